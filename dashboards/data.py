@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +22,53 @@ from gpt3core.store.rundir import RunDir
 from sweeps.watching import loss_trace
 
 COLUMNS = ("tokens", "loss", "attempt")  # of a curve, that figures read
+KEPT = 1000  # curves; figures draw fewer
 Points = tuple[NDArray[Any], ...]  # each of COLUMNS
-Read = dict[str, tuple[loss_trace.Stamp, Points]]  # the curve of a run, and when it was changed last
+
+
+class Reader:
+    """A few points of each curve of a store, read when it is asked for; the last ones are kept until they change."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, tuple[loss_trace.Stamp, Points]] = OrderedDict()  # and when it was changed last
+
+    def points(self, run_id: str) -> Points:
+        """A curve, as arrays that nobody writes to; none of one that cannot be read."""
+        stamp = loss_trace.stamp(RunDir(self._root, run_id))
+        with self._lock:
+            before = self._kept.pop(run_id, None)
+            found = before if before is not None and before[0] == stamp else (stamp, _points(self._root, run_id))
+            self._kept[run_id] = found
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return found[1]
 
 
 class Curves(Mapping[str, pd.DataFrame]):
     """The loss curve of each run, a few of its points for display.
 
-    Kept are arrays, and frames are made for who asks: thousands of them are most of an app's memory, and pandas notes
-    each view that was ever taken of one.
+    Read are those that are asked for, which of thousands are the few that are drawn. Frames are made for who asks:
+    pandas notes each view that was ever taken of one.
     """
 
-    def __init__(self, points: Mapping[str, Points]) -> None:
-        self._points = points
+    def __init__(self, run_ids: Iterable[str], reader: Reader) -> None:
+        self._ids, self._reader = dict.fromkeys(run_ids), reader
 
     def __getitem__(self, run_id: str) -> pd.DataFrame:
-        return pd.DataFrame(dict(zip(COLUMNS, self._points[run_id], strict=True)), copy=False)
+        if run_id not in self._ids:
+            raise KeyError(run_id)
+        return pd.DataFrame(dict(zip(COLUMNS, self._reader.points(run_id), strict=True)), copy=False)
 
     def __contains__(self, run_id: object) -> bool:
-        return run_id in self._points
+        return run_id in self._ids
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._points)
+        return iter(self._ids)
 
     def __len__(self) -> int:
-        return len(self._points)
+        return len(self._ids)
 
 
 def load(settings: StudySettings) -> tuple[Study, Path]:
@@ -56,26 +80,16 @@ def load(settings: StudySettings) -> tuple[Study, Path]:
     return api.study(settings, reuse=True)
 
 
-def losses(runs: Runs, read: Read | None = None) -> Curves | None:
+def losses(runs: Runs, reader: Reader | None = None) -> Curves | None:
     """The loss curve of each run; None for a table, which has none.
 
     Args:
-        read: the curves of an earlier call, of which those that changed are read again; it is brought up to date.
+        reader: of an earlier call, which has some of them.
     """
-    if not runs.store:
-        return None
-    read = {} if read is None else read
-    for run_id in runs.table.run_id:
-        stamp = loss_trace.stamp(RunDir(runs.source, run_id))
-        if run_id not in read or read[run_id][0] != stamp:
-            read[run_id] = stamp, _points(runs.source, run_id)
-    for gone in set(read) - set(runs.table.run_id):
-        del read[gone]
-    return Curves({run_id: read[run_id][1] for run_id in runs.table.run_id})
+    return Curves(runs.table.run_id, reader or Reader(runs.source)) if runs.store else None
 
 
 def _points(root: Path, run_id: str) -> Points:
-    """Some of a run's curve, as arrays that nobody writes to; none of one that cannot be read."""
     rows = store.readable_curve(root, run_id)
     if rows is None:
         thin = pd.DataFrame({name: [] for name in COLUMNS}, dtype=float)

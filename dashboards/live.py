@@ -7,7 +7,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,13 +59,19 @@ class Live:
     ``shelf`` keeps the figures that are shown, for who asks for the rows behind them; ``sets`` the runs behind numbers.
     """
 
-    def __init__(self, given: StudySettings) -> None:
+    def __init__(self, given: StudySettings, study: Callable[[StudySettings], Study] | None = None) -> None:
+        """Follow what settings name.
+
+        Args:
+            study: what makes the study of settings; here and now without it.
+        """
         self.given = given
+        self._study = study or _study
         self.root = places.local(given.runs) if given.runs else default_root()
         self.shelf, self.sets = Shelf(), RunSets(self.root)
         self._token: Token | None = None
         self._problem = ""  # of the last fit
-        self._curves: data.Read = {}
+        self._curves: data.Reader | None = None
         self.view = View()
 
     @property
@@ -114,14 +120,21 @@ class Live:
         from dashboards import data
         from dashboards.figures import catalogue
 
-        study, _ = data.load(self.given)
+        study = self._study(self.given)
         made = self.view.fitting or time.time()
+        self._curves = self._curves or data.Reader(self.root)
         curves = data.losses(study.runs, self._curves)
         pages = catalogue.pages(study, curves)
         name, number, answer = study.runs.name, self.view.number + 1, spelt(study)
         if study.runs.store:  # whoever opens a link before any page that has it was shown
             self.sets.learn(runs for _, parts in answer for _, runs in parts)
         return View(number=number, name=name, answer=answer, pages=pages, study=study, curves=curves, made=made)
+
+
+def _study(settings: StudySettings) -> Study:
+    from dashboards import data
+
+    return data.load(settings)[0]
 
 
 def _sentence(error: Exception) -> str:

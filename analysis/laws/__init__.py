@@ -1,5 +1,8 @@
 """Each law in one place: its value and analytic gradient, vectorised over batches of parameters."""
 
+import copyreg
+from collections.abc import Callable
+
 from analysis.laws.base import EXPONENT_NAMES, Array, Data, Evaluated, Law, PowerSum, not_falling
 from analysis.laws.broken import BROKEN
 from analysis.laws.chinchilla import CHINCHILLA, OVER_TRAINING, allocation, optimal_exponents
@@ -53,6 +56,14 @@ def named(word: str) -> str | None:
 def by_name(name: str) -> Law:
     """The law of a name, one with fixed exponents among them."""
     return LAWS.get(name) or fixed_named(name)
+
+
+def _named(law: Law) -> tuple[Callable[[str], Law], tuple[str]]:
+    return by_name, (law.name,)
+
+
+for _kind in {type(law) for law in LAWS.values()}:
+    copyreg.pickle(_kind, _named)  # what another process fitted is of the same laws as here, not of others like them
 
 
 __all__ = [

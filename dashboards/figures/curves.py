@@ -31,11 +31,13 @@ def curves(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
     """
     figure = panelled(2)
     table = study.everything.sort_values(["N", "C"])
-    drawn = table[table.run_id.astype(str).isin([run for run, curve in losses.items() if len(curve)])]
-    shown = some_of(drawn)
+    there = table[[run_id in losses for run_id in table.run_id.astype(str)]]
+    chosen = some_of(there)
+    read = {run_id: curve for run_id in chosen.run_id.astype(str) if len(curve := losses[run_id])}
+    shown = chosen[chosen.run_id.astype(str).isin(read)]
     if len(shown):
         most = points_each(2 * len(shown))
-        points = [_points(run, kept(losses[str(run["run_id"])], most)) for run in shown.to_dict("records")]
+        points = [_points(run, kept(read[str(run["run_id"])], most)) for run in shown.to_dict("records")]
         traces = [t for run, color in zip(points, shades(shown.N), strict=True) for t in _curve(run, color)]
         rows = pd.concat(points, ignore_index=True).assign(what="training loss")
     else:
@@ -48,7 +50,7 @@ def curves(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
     compute = f"C, {LABELS[study.convention.c]}"
     panels = [Panel(x=x, y=loss, height=340, log_y=True) for x in ("training tokens", compute)]
     arrange(figure, panels)
-    about = _about(len(shown), len(drawn), len(table), most)
+    about = _about(len(shown), len(there) - len(chosen), len(table), most)
     rows, summary = pd.concat([rows, law], ignore_index=True), behind(study.everything)
     return Page(
         slug="curves",
@@ -71,15 +73,16 @@ def points_each(lines: int) -> int:
     return int(np.clip(MOST_POINTS // max(1, lines), LEAST_POINTS, CURVE_POINTS))
 
 
-def _about(shown: int, there: int, runs: int, most: int) -> str:
+def _about(shown: int, passed: int, runs: int, most: int) -> str:
     law = "The line below is the law of compute with the 95% interval of its mean; it is one of held-out losses."
     if not shown:
         return (
             "These runs have no training curves: lines join the final losses of runs of one size, coloured by size. "
             f"{law}"
         )
-    left = f" {there - shown} of {there} runs are not drawn." if there > shown else ""
-    left += f" {runs - there} of {runs} runs have no curve, or one that cannot be read." if runs > there else ""
+    left, looked_at = f" {passed} of {runs} runs are not drawn." if passed else "", runs - passed
+    if shown < looked_at:
+        left += f" {looked_at - shown} of {looked_at} runs have no curve, or one that cannot be read."
     return (
         f"One line a run, coloured by size, as measured: the lowest and the highest loss of every stretch of "
         f"ln(tokens), both ends, gaps and restarts, at most {most} points a run. The rows are these points; the app's "

@@ -3,7 +3,6 @@
 import gc
 import os
 import shutil
-import tracemalloc
 import weakref
 from dataclasses import replace
 
@@ -78,24 +77,41 @@ def test_a_store_changes_with_every_result_and_evaluation(root):
     assert live._token(root) == seen[-1]
 
 
-def test_of_the_curves_only_those_that_changed_are_read_again(root, monkeypatch):
+def test_of_the_curves_those_are_read_that_are_asked_for_and_again_when_they_changed(root, monkeypatch):
     from analysis.runs.selection import select
     from dashboards import data
 
-    runs, read, known = select(StudySettings(runs=str(root))).runs, [], {}
+    runs, read, reader = select(StudySettings(runs=str(root))).runs, [], data.Reader(root)
     curve = data.store.curve
     monkeypatch.setattr(data.store, "curve", lambda *given: read.append(given[1]) or curve(*given))
-    first = data.losses(runs, known)
-    assert read == list(runs.table.run_id)
-    changed = RunDir(root, read[3])
+    first, asked = data.losses(runs, reader), list(runs.table.run_id[1:4])
+    assert (list(first), read) == (list(runs.table.run_id), [])
+    before = [first[name] for name in asked]
+    assert read == asked
+    changed = RunDir(root, asked[1])
     changed.write_metrics(changed.new_attempt(), {"step": [9], "tokens": [900], "loss": [1.5]})
     read.clear()
-    second = data.losses(runs, known)
-    assert read == [changed.path.name]
-    assert not second[changed.path.name].equals(first[changed.path.name])
-    assert all(second[name].equals(first[name].reset_index(drop=True)) for name in first if name != changed.path.name)
-    fewer = replace(runs, table=runs.table.head(2))
-    assert list(data.losses(fewer, known)) == list(known) == list(runs.table.run_id[:2])
+    after = [data.losses(runs, reader)[name] for name in asked]
+    assert read == [asked[1]]
+    assert [new.equals(old) for new, old in zip(after, before, strict=True)] == [True, False, True]
+    fewer = data.losses(replace(runs, table=runs.table.head(2)), reader)
+    assert asked[2] not in fewer
+    with pytest.raises(KeyError):
+        fewer[asked[2]]
+
+
+def test_of_many_curves_the_last_ones_are_kept(root, monkeypatch):
+    from analysis.runs.selection import select
+    from dashboards import data
+
+    monkeypatch.setattr(data, "KEPT", 2)
+    runs, reader = select(StudySettings(runs=str(root))).runs, data.Reader(root)
+    shown = data.losses(runs, reader)
+    for name in runs.table.run_id[:3]:
+        kept = reader.points(name)
+        assert reader.points(name) is kept
+    assert reader.points(runs.table.run_id[2]) is kept
+    assert not shown[runs.table.run_id[0]].empty
 
 
 def test_a_curve_that_cannot_be_read_is_said_and_takes_no_page_away(root, studied):
@@ -119,29 +135,13 @@ def test_curves_that_are_kept_from_fit_to_fit_gather_no_notes_of_views(root):
     def noted():
         return sum(type(one) is weakref.ReferenceType for one in gc.get_objects())
 
-    runs, known, held = select(StudySettings(runs=str(root))).runs, {}, []
+    runs, reader, held = select(StudySettings(runs=str(root))).runs, data.Reader(root), []
     for _ in range(2):
         for _ in range(2):
-            for curve in data.losses(runs, known).values():
+            for curve in data.losses(runs, reader).values():
                 assert not curve[["tokens", "loss"]].iloc[1:].tokens.empty  # what figures do
         held.append(noted())
-    assert held[1] - held[0] < len(known)
-
-
-def test_a_fit_takes_no_curves_again_that_did_not_change_while_those_of_the_fit_before_are_shown(root):
-    from analysis.runs.selection import select
-    from dashboards import data
-
-    runs, known = select(StudySettings(runs=str(root))).runs, {}
-    shown = data.losses(runs, known)
-    tracemalloc.start()
-    try:
-        again = data.losses(runs, known)
-        taken = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    assert len(again) == len(shown)
-    assert taken < 1000 * len(shown), "bytes: a frame of a few points takes thousands"
+    assert held[1] - held[0] < len(runs.table)
 
 
 def test_modules_are_no_part_of_what_cycles_are_sought_in(root, monkeypatch):

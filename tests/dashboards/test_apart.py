@@ -1,0 +1,93 @@
+"""A fit in a process of its own says what one here would, and ends with its command."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from analysis import laws
+from analysis.output.answer import answer
+from analysis.settings import StudySettings
+from dashboards import apart
+from gpt3core.errors import StoreError, UsageError
+from tests.test_house import CODE
+
+# a command of a shell in the background does not hear of Ctrl-C
+COMMAND = """
+import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from analysis.settings import StudySettings
+from dashboards import apart
+settings = StudySettings(runs=sys.argv[1], bootstrap=1_000_000)  # minutes
+threading.Thread(target=apart.study, args=(settings,)).start()
+try:
+    signal.pause()
+except KeyboardInterrupt:
+    os._exit(0)
+"""
+
+
+@pytest.mark.soak
+def test_a_study_that_was_made_apart_is_the_same(simulated, studied):
+    found = apart.study(StudySettings(runs=str(simulated), bootstrap=50))
+    assert answer(found) == answer(studied)
+    assert found.receipt == studied.receipt
+    named = [choice.law for choice in found.ensemble.choices if choice.law.name in laws.LAWS]
+    assert named and all(law is laws.LAWS[law.name] for law in named)
+    with pytest.raises(UsageError, match="law=nonesuch"):
+        apart.study(StudySettings(runs=str(simulated), law="nonesuch"))
+
+
+def children(pid, seconds=30):
+    """The processes that one has started, once there are any."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        found = [int(word) for path in tasks for word in path.read_text().split()]
+        fits = [child for child in found if b"dashboards.apart" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        if fits:
+            return fits
+        time.sleep(0.01)
+    raise AssertionError("no process was started")
+
+
+def gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("killed", [signal.SIGINT, signal.SIGKILL])
+def test_it_ends_with_its_command_in_silence(simulated, killed):
+    command = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(simulated)], cwd=CODE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    fits = children(command.pid)
+    time.sleep(0.05 if killed == signal.SIGINT else 3.0)  # while it imports; while it computes
+    if killed == signal.SIGINT:
+        os.killpg(command.pid, killed)  # as a terminal does
+    else:
+        command.kill()
+    assert command.communicate(timeout=30)[1] == b""
+    until = time.monotonic() + 30
+    while not all(map(gone, fits)):
+        assert time.monotonic() < until, "the fit goes on"
+        time.sleep(0.05)
+
+
+@pytest.mark.soak
+def test_that_it_was_killed_is_said(simulated, monkeypatch):
+    def kill(pid):
+        for child in children(pid):
+            os.kill(child, signal.SIGKILL)
+
+    threading.Thread(target=kill, args=(os.getpid(),)).start()
+    with pytest.raises(StoreError, match="ended with status -9, perhaps for want of memory"):
+        apart.study(StudySettings(runs=str(simulated), bootstrap=1_000_000))
