@@ -2,6 +2,7 @@
 
   python -m tests.benchmarks.dashboards                      1,000 and 10,000 runs of 1,000 points: about ten minutes
   python -m tests.benchmarks.dashboards runs=1000 updates=30 fewer, and a shorter stretch of live updates
+  python -m tests.benchmarks.dashboards runs=1000 updates=3600 every=30    an hour of them, a result each half a minute
   python -m tests.benchmarks.dashboards store=FOLDER         keep the stores there, and use those that are
 
 The stores are written by what writes them in a sweep. The app is started as a user starts it, so that laws are fitted
@@ -55,7 +56,8 @@ class Settings:
     """What can be given as key=value."""
 
     runs: str = "1000,10000"
-    updates: int = 100
+    updates: int = 100  # seconds, about
+    every: int = 0  # seconds from one result to the next; 0: each as soon as the former is in the study
     store: str = ""
 
 
@@ -172,9 +174,16 @@ class Served:
     listens: float  # seconds from then until a connection was taken
 
     def mb(self) -> float:
-        """Memory that it holds."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+        """Memory that it holds, and a process that fits for it."""
+        held, processes = 0.0, [self.process.pid]
+        for pid in processes:
+            with contextlib.suppress(OSError):  # it has ended
+                processes += [
+                    int(w) for f in Path(f"/proc/{pid}/task").glob("*/children") for w in f.read_text().split()
+                ]
+                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+                held += sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+        return held
 
     def cpu(self) -> float:
         """Seconds of CPU that it took so far."""
@@ -257,11 +266,11 @@ def _rows(page: Any) -> str:
     return str(page.evaluate("window.document.querySelector('#runs-rows')?.innerText"))
 
 
-def live(browser: Any, app: Served, written: Written, updates: int) -> tuple[list[float], float]:
+def live(browser: Any, app: Served, written: Written, updates: int, every: int) -> tuple[list[float], float]:
     """Memory of the server at rest after each fit, and the most that was seen, in MB, with its pages open.
 
-    A run ends when nothing is fitted, so that the next fit begins and is waited for: amid a fit the server holds what
-    that takes for a moment, which is no growth. It lasts for so many updates and for MORE_FITS, while runs are left.
+    A run ends when nothing is fitted, so that the next fit begins and is waited for: amid a fit more is held for a
+    moment, which is no growth. It lasts for so many updates and for MORE_FITS, while runs are left.
     """
     pages = [browser.new_page() for _ in range(2)]
     for page, path in zip(pages, ("runs", "sweep"), strict=True):
@@ -281,6 +290,10 @@ def live(browser: Any, app: Served, written: Written, updates: int) -> tuple[lis
                 raise RuntimeError(f"a run that ended is not in the study: {now}")
         time.sleep(SETTLES)
         rest.append(app.mb())
+        while time.monotonic() < began + every:
+            written.tell(step)
+            time.sleep(1.0)
+            step += 1
     for page in pages:
         page.close()
     return rest, peak
@@ -295,7 +308,7 @@ def exported(app: Served, kind: str) -> tuple[float, int, Path]:
     return time.monotonic() - began, path.stat().st_size, path
 
 
-def measure(browser: Any, written: Written, updates: int) -> dict[str, Any]:
+def measure(browser: Any, written: Written, updates: int, every: int) -> dict[str, Any]:
     """One store."""
     found: dict[str, Any] = {"view": [], "whole": [], "listens": [], "answers": []}
     written.tell(0)
@@ -318,7 +331,7 @@ def measure(browser: Any, written: Written, updates: int) -> dict[str, Any]:
         found["csv"], size, path = exported(app, "csv")
         path.unlink()
         print(f"  as CSV: {size / 1e6:.0f} MB in {found['csv']:.1f} s")
-        rest, peak = live(browser, app, written, updates)
+        rest, peak = live(browser, app, written, updates, every)
         found["grown"] = rest[-1] - rest[0] if len(rest) > MORE_FITS else None
     median = {name: statistics.median(found[name]) for name in ("listens", "answers", "view", "whole")}
     print(
@@ -345,9 +358,9 @@ def main(argv: list[str]) -> int:
         with stores(given.store) as folder, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
             for runs in sizes:
-                written = made(folder, runs, UNDER_WAY + given.updates // 4)
+                written = made(folder, runs, UNDER_WAY + given.updates // (given.every or 4))
                 print(f"{runs:,} runs, load {os.getloadavg()[0]:.1f}:", flush=True)
-                found[runs] = measure(browser, written, given.updates)
+                found[runs] = measure(browser, written, given.updates, given.every)
             browser.close()
     few, many = found.get(1000), found.get(10_000)
     for name, which, goal in (("1000", few, 2.0), ("10000", many, 5.0)):
