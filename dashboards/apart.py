@@ -1,17 +1,18 @@
 """A study made by a process of its own, which ends with it.
 
 What a fit takes for a moment, several times what it leaves, never is the app's, and who reads pages meanwhile does not
-wait for it. Settings and study go through pipes, between processes of one user: no pickle comes from a file.
+wait for it.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, BinaryIO
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from gpt3core.errors import StoreError
 
@@ -26,18 +27,21 @@ def study(settings: StudySettings) -> Study:
     Raises:
         Exception: as there; StoreError where the process ends without a word.
     """
-    words, pipe = [sys.executable, "-m", "dashboards.apart"], subprocess.PIPE
-    # a session of its own: a terminal's Ctrl-C is the app's
-    with subprocess.Popen(words, stdin=pipe, stdout=pipe, start_new_session=True) as child:
-        assert child.stdin is not None and child.stdout is not None
+    app, other = Pipe()
+    words = [sys.executable, "-m", "dashboards.apart", str(other.fileno())]
+    with app:
+        with other:  # a session of its own: a terminal's Ctrl-C is the app's
+            process = subprocess.Popen(words, pass_fds=[other.fileno()], start_new_session=True)
         try:
-            os.write(child.stdin.fileno(), pickle.dumps(settings))  # whose end stays open: see _end_with
-            found: Study | Exception = pickle.load(child.stdout)  # noqa: S301 of our own process
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            app.send(settings)
+            found: Study | Exception = app.recv()
+        except (EOFError, OSError) as error:
             raise StoreError(
-                f"the process that fits ended with status {child.wait()}, perhaps for want of memory: laws are fitted "
-                "again when a result is added"
+                f"the process that fits ended with status {process.wait()}, perhaps for want of memory: laws are "
+                "fitted again when a result is added"
             ) from error
+        finally:
+            process.wait()
     if isinstance(found, Exception):
         raise found
     return found
@@ -45,24 +49,22 @@ def study(settings: StudySettings) -> Study:
 
 def _main() -> None:
     """The process: settings in, a study or why there is none out."""
-    given, told = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints
-    settings = pickle.load(given)  # noqa: S301 of the app
-    threading.Thread(target=_end_with, args=(given,), daemon=True).start()
+    app = Connection(int(sys.argv[1]))
+    settings = app.recv()
+    threading.Thread(target=_end_with, args=(app,), daemon=True).start()
     try:
         from dashboards import data
 
         found: Study | Exception = data.load(settings)[0]
     except Exception as error:  # the app says it
         found = error
-    pickle.dump(found, told)
-    told.flush()
+    app.send(found)
     os._exit(0)
 
 
-def _end_with(app: BinaryIO) -> None:
-    """End when the app does, however it ends: its end of the pipe is closed then."""
-    app.read()
+def _end_with(app: Connection) -> None:
+    """End when the app does, however it ends: it says no more, so what there is to read is that its end is closed."""
+    app.poll(None)
     os._exit(1)
 
 

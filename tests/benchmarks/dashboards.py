@@ -38,6 +38,7 @@ from sweeps.planning import grid, recipe
 from tests.analysis.synthetic import true_loss
 from tests.benchmarks.target import target
 from tests.browser.test_report import CHROMIUM, FLAGS
+from tests.reliability.kill_sweep import descendants
 from tests.test_house import CODE
 
 POINTS = 1000
@@ -175,12 +176,9 @@ class Served:
 
     def mb(self) -> float:
         """Memory that it holds, and a process that fits for it."""
-        held, processes = 0.0, [self.process.pid]
-        for pid in processes:
+        held = 0.0
+        for pid in (self.process.pid, *descendants(self.process.pid)):
             with contextlib.suppress(OSError):  # it has ended
-                processes += [
-                    int(w) for f in Path(f"/proc/{pid}/task").glob("*/children") for w in f.read_text().split()
-                ]
                 lines = Path(f"/proc/{pid}/status").read_text().splitlines()
                 held += sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
         return held

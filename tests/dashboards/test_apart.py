@@ -15,6 +15,7 @@ from analysis.output.answer import answer
 from analysis.settings import StudySettings
 from dashboards import apart
 from gpt3core.errors import StoreError, UsageError
+from tests.reliability.kill_sweep import alive, descendants
 from tests.test_house import CODE
 
 # a command of a shell in the background does not hear of Ctrl-C
@@ -43,24 +44,15 @@ def test_a_study_that_was_made_apart_is_the_same(simulated, studied):
         apart.study(StudySettings(runs=str(simulated), law="nonesuch"))
 
 
-def children(pid, seconds=30):
-    """The processes that one has started, once there are any."""
+def fits(pid, seconds=30):
+    """The process that one has started to fit in, once there is one."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        tasks = Path(f"/proc/{pid}/task").glob("*/children")
-        found = [int(word) for path in tasks for word in path.read_text().split()]
-        fits = [child for child in found if b"dashboards.apart" in Path(f"/proc/{child}/cmdline").read_bytes()]
-        if fits:
-            return fits
+        for child in descendants(pid):
+            if b"dashboards.apart" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return child
         time.sleep(0.01)
     raise AssertionError("no process was started")
-
-
-def gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 @pytest.mark.soak
@@ -69,7 +61,7 @@ def test_it_ends_with_its_command_in_silence(simulated, killed):
     command = subprocess.Popen(
         [sys.executable, "-c", COMMAND, str(simulated)], cwd=CODE, stderr=subprocess.PIPE, start_new_session=True
     )
-    fits = children(command.pid)
+    fit = fits(command.pid)
     time.sleep(0.05 if killed == signal.SIGINT else 3.0)  # while it imports; while it computes
     if killed == signal.SIGINT:
         os.killpg(command.pid, killed)  # as a terminal does
@@ -77,7 +69,7 @@ def test_it_ends_with_its_command_in_silence(simulated, killed):
         command.kill()
     assert command.communicate(timeout=30)[1] == b""
     until = time.monotonic() + 30
-    while not all(map(gone, fits)):
+    while alive([fit]):
         assert time.monotonic() < until, "the fit goes on"
         time.sleep(0.05)
 
@@ -85,8 +77,7 @@ def test_it_ends_with_its_command_in_silence(simulated, killed):
 @pytest.mark.soak
 def test_that_it_was_killed_is_said(simulated, monkeypatch):
     def kill(pid):
-        for child in children(pid):
-            os.kill(child, signal.SIGKILL)
+        os.kill(fits(pid), signal.SIGKILL)
 
     threading.Thread(target=kill, args=(os.getpid(),)).start()
     with pytest.raises(StoreError, match="ended with status -9, perhaps for want of memory"):
