@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from gpt3core.errors import LostError, StoreError, UsageError
 
 KEPT = 16  # requests whose result is kept, the last asked for; one each
+LEAST_KEPT, MOST_RUNS = 2, 20_000  # and how many are where they are of more runs than that together: 80 MB per 10,000
 RETRY_SECONDS = 30.0  # after which a problem that is not the reader's is tried again
 T = TypeVar("T")
 
@@ -46,7 +47,13 @@ Request = tuple[Hashable, int]  # a key, and a version of the data
 class Behind(Generic[T]):
     """Results by their request. A request that a newer one overtook before it was begun is forgotten."""
 
-    def __init__(self) -> None:
+    def __init__(self, runs: Callable[[T], int] = lambda _: 0) -> None:
+        """Nothing was asked for yet.
+
+        Args:
+            runs: how many a result is of, which is what it weighs.
+        """
+        self._runs = runs
         self._lock = threading.Lock()
         self._kept: OrderedDict[Hashable, _Kept[T]] = OrderedDict()
         self._next: tuple[Request, Callable[[], T]] | None = None
@@ -98,11 +105,16 @@ class Behind(Generic[T]):
             found = Found(value=value, of=of, problem=problem, seconds=ended - began, done=True)
             until = math.inf if lasts else ended + RETRY_SECONDS
             self._kept[key] = _Kept(found=found, version=version, until=until)
-            while len(self._kept) > KEPT:
+            while len(self._kept) > KEPT or (len(self._kept) > LEAST_KEPT and self._weight() > MOST_RUNS):
                 self._kept.popitem(last=False)
             self._running = None
             if self._next is not None and threading.main_thread().is_alive():
                 self._begin(*self._next)
+
+    def _weight(self) -> int:
+        """Runs of all that is kept; the lock is held."""
+        values = [kept.found.value for kept in self._kept.values()]
+        return sum(self._runs(value) for value in values if value is not None)
 
 
 def _made(work: Callable[[], T]) -> tuple[T | None, str, bool]:

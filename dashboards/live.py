@@ -59,14 +59,13 @@ class Live:
     ``shelf`` keeps the figures that are shown, for who asks for the rows behind them; ``sets`` the runs behind numbers.
     """
 
-    def __init__(self, given: StudySettings, study: Callable[[StudySettings], Study] | None = None) -> None:
+    def __init__(self, given: StudySettings, fit: Callable[[StudySettings], Study] | None = None) -> None:
         """Follow what settings name.
 
         Args:
-            study: what makes the study of settings; here and now without it.
+            fit: makes the study of settings; by default in this process.
         """
-        self.given = given
-        self._study = study or _study
+        self.given, self.fit = given, fit or _fit
         self.root = places.local(given.runs) if given.runs else default_root()
         self.shelf, self.sets = Shelf(), RunSets(self.root)
         self._token: Token | None = None
@@ -120,7 +119,7 @@ class Live:
         from dashboards import data
         from dashboards.figures import catalogue
 
-        study = self._study(self.given)
+        study = self.fit(self.given)
         made = self.view.fitting or time.time()
         self._curves = self._curves or data.Reader(self.root)
         curves = data.losses(study.runs, self._curves)
@@ -131,7 +130,7 @@ class Live:
         return View(number=number, name=name, answer=answer, pages=pages, study=study, curves=curves, made=made)
 
 
-def _study(settings: StudySettings) -> Study:
+def _fit(settings: StudySettings) -> Study:
     from dashboards import data
 
     return data.load(settings)[0]

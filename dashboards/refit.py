@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STARTED = "default"  # of a choice: as the app was started
 STATE = {"law": STARTED, "N": STARTED, "C": STARTED, "from": "", "to": "", "out": ""}  # of a permalink, its defaults
 GROUP = "laws"  # of figures
+MANY = 500  # runs, whose fit takes far longer than a process does to start
 MOST_REASON, MOST_TEXT = 200, 15_000  # characters of a reason, and of all that is left out as text
 
 
@@ -193,11 +194,12 @@ class Fit:
     cuts: list[Cut]
 
 
-def fit(given: StudySettings, chosen: Choice, view: View) -> Fit:
+def fit(given: StudySettings, chosen: Choice, view: View, fit_many: Callable[[StudySettings], Study]) -> Fit:
     """What is to be shown of a choice; nothing is fitted where it chooses what was.
 
     Args:
         view: of the settings that the app was started with; it has a study.
+        fit_many: makes the study of settings where there are more than MANY runs.
 
     Raises:
         UsageError, StoreError: in one sentence.
@@ -210,7 +212,7 @@ def fit(given: StudySettings, chosen: Choice, view: View) -> Fit:
     asked = settings(given, chosen, set(view.study.everything.run_id))
     study, pages, said = view.study, view.pages, view.answer
     if asked != given:
-        study = data.load(asked)[0]
+        study = fit_many(asked) if len(study.everything) > MANY else data.load(asked)[0]
         pages, said = catalogue.pages(study, view.curves), spelt(study)
     shown = [page for page in pages if page.group == GROUP]
     return Fit(asked=asked, study=study, pages=shown, answer=said, cuts=cuts(study))

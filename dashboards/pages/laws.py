@@ -145,12 +145,14 @@ class Desk:
 
     def __init__(self, live: Live) -> None:
         self.live = live
-        self._fits: Behind[Fit] = Behind()
+        self._fits: Behind[Fit] = Behind(lambda fit: len(fit.study.everything))
 
     def ask(self, view: View, state: Mapping[str, str]) -> Any:
         """What there is of the fit of a choice: behind.Found."""
-        chosen = refit.choice(state)
-        return self._fits.ask(self._key(chosen, view), view.number, lambda: refit.fit(self.live.given, chosen, view))
+        chosen, live = refit.choice(state), self.live
+        return self._fits.ask(
+            self._key(chosen, view), view.number, lambda: refit.fit(live.given, chosen, view, live.fit)
+        )
 
     def shown(self, of: Of | None) -> Fit | None:
         """The fit that a browser shows; None before the first, and where it is forgotten."""

@@ -75,6 +75,17 @@ def test_only_the_last_results_are_kept():
     assert settled(behind, 0, lambda: "again").value == "again"
 
 
+def test_fewer_results_of_many_runs_are_kept(monkeypatch):
+    monkeypatch.setattr(module, "MOST_RUNS", 10)
+    behind = Behind(lambda runs: runs)
+    for key, runs in enumerate((3, 3, 3)):
+        settled(behind, key, lambda runs=runs: runs)
+    assert [behind.peek(key) for key in range(3)] == [3, 3, 3]
+    for key, runs in enumerate((4, 50, 60), start=3):
+        settled(behind, key, lambda runs=runs: runs)
+    assert [behind.peek(key) for key in range(6)] == [None, None, None, None, 50, 60], "two, whatever they are of"
+
+
 def test_what_was_made_of_older_data_stands_until_it_is_made_of_newer():
     """Results that come faster than work is done never leave a reader with nothing."""
     behind, go, begun = Behind(), threading.Event(), threading.Event()

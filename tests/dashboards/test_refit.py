@@ -222,13 +222,13 @@ def test_a_fit_of_a_choice_is_shown_beside_the_one_before(studied, monkeypatch):
 
     given, pages = StudySettings(law="chinchilla"), catalogue.pages(studied, {})
     view = View(number=1, answer=spelt(studied), pages=pages, study=studied, curves={})
-    first = refit.fit(given, Choice(), view)
+    first = refit.fit(given, Choice(), view, None)
     assert first.study is studied, "nothing is fitted for what is fitted already"
     assert first.pages == [page for page in pages if page.group == "laws"]
     other = replace(studied, predictions=[replace(p, ln_loss=p.ln_loss + 0.01) for p in studied.predictions])
     asked = []
     monkeypatch.setattr(data, "load", lambda settings: asked.append(settings) or (other, None))
-    found = refit.fit(given, Choice(law="chinchilla", n="total"), view)
+    found = refit.fit(given, Choice(law="chinchilla", n="total"), view, None)
     assert (asked[0].law, asked[0].N) == ("chinchilla", "total")
     assert [page.slug for page in found.pages] == [page.slug for page in first.pages]
     lines = refit.beside(found.answer, view.answer)
@@ -236,6 +236,9 @@ def test_a_fit_of_a_choice_is_shown_beside_the_one_before(studied, monkeypatch):
     before = dict(view.answer)
     assert all(was in ([], before.get(label)) and was != now for label, now, was in lines)
     assert any(was for _, _, was in lines)
+    monkeypatch.setattr(refit, "MANY", len(studied.everything) - 1)
+    many = refit.fit(given, Choice(law="kaplan_nd"), view, lambda settings: asked.append(settings) or studied)
+    assert (many.study, asked[-1].law) == (studied, "kaplan_nd")
 
 
 def test_the_runs_inside_a_lasso_are_those_whose_points_are(studied):
