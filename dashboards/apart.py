@@ -1,7 +1,7 @@
-"""A study made by a process of its own, which ends with it.
+"""What is shown of settings, made by a process of its own, which ends with it.
 
-What a fit takes for a moment, several times what it leaves, never is the app's, and who reads pages meanwhile does not
-wait for it.
+What a fit and its figures take for a moment, several times what they leave, never is the app's, and who reads pages
+meanwhile does not wait for it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from gpt3core.errors import StoreError
 
 if TYPE_CHECKING:
     from analysis.settings import StudySettings
-    from analysis.study import Study
+    from dashboards.made import Made
 
 
-def study(settings: StudySettings) -> Study:
-    """The same as ``data.load`` makes here.
+def make(settings: StudySettings) -> Made:
+    """What ``made.make`` makes, packed.
 
     Raises:
         Exception: as there; StoreError where the process ends without a word.
@@ -34,7 +34,7 @@ def study(settings: StudySettings) -> Study:
             process = subprocess.Popen(words, pass_fds=[other.fileno()], start_new_session=True)
         try:
             app.send(settings)
-            found: Study | Exception = app.recv()
+            found: Made | Exception = app.recv()
         except (EOFError, OSError) as error:
             raise StoreError(
                 f"the process that fits ended with status {process.wait()}, perhaps for want of memory: laws are "
@@ -48,14 +48,14 @@ def study(settings: StudySettings) -> Study:
 
 
 def _main() -> None:
-    """The process: settings in, a study or why there is none out."""
+    """The process: settings in, what is made of them out, or why nothing is."""
     app = Connection(int(sys.argv[1]))
     settings = app.recv()
     threading.Thread(target=_end_with, args=(app,), daemon=True).start()
     try:
-        from dashboards import data
+        from dashboards import made
 
-        found: Study | Exception = data.load(settings)[0]
+        found: Made | Exception = made.make(settings).packed()
     except Exception as error:  # the app says it
         found = error
     app.send(found)

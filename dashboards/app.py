@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.settings import StudySettings
-from dashboards import apart, memory
+from dashboards import memory
 from dashboards.live import Live
 from dashboards.security import Door, door, guard
 from gpt3core import cli
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"http://{shown}:{port} (Ctrl-C ends it); laws are fitted behind the page", flush=True)
         if is_table:  # to read one takes longer than to listen
             _require_table(given)
-        live = Live(given, apart.study)
+        live = Live(given, apart=True)
         server = serve(live, listener, at)
         live.follow()
         server.serve_forever()  # until Ctrl-C

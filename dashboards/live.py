@@ -7,7 +7,6 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +20,11 @@ from gpt3core.store import places
 from gpt3core.store.rundir import default_root
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from analysis.output.answer import Spelt
     from analysis.study import Study
     from dashboards import data
     from dashboards.figures.style import Page
+    from dashboards.made import Made
 
 POLL_SECONDS = 3.0  # between looks at the store
 FITTING = "The laws are being fitted."
@@ -42,7 +40,6 @@ class View:
     answer: list[Spelt] = field(default_factory=list)
     pages: list[Page] = field(default_factory=list)
     study: Study | None = None
-    curves: Mapping[str, pd.DataFrame] | None = None  # the loss curve of each run, thinned; None for a table
     made: float = 0.0  # when it was read from the store, seconds since the epoch
     fitting: float | None = None  # since when newer results are being fitted
     problem: str = ""  # why newer results could not be
@@ -59,18 +56,14 @@ class Live:
     ``shelf`` keeps the figures that are shown, for who asks for the rows behind them; ``sets`` the runs behind numbers.
     """
 
-    def __init__(self, given: StudySettings, fit: Callable[[StudySettings], Study] | None = None) -> None:
-        """Follow what settings name.
-
-        Args:
-            fit: makes the study of settings; by default in this process.
-        """
-        self.given, self.fit = given, fit or _fit
+    def __init__(self, given: StudySettings, *, apart: bool = False) -> None:
+        """Follow what settings name; ``apart``: what takes long is made by processes of their own."""
+        self.given, self._apart = given, apart
         self.root = places.local(given.runs) if given.runs else default_root()
         self.shelf, self.sets = Shelf(), RunSets(self.root)
         self._token: Token | None = None
         self._problem = ""  # of the last fit
-        self._curves: data.Reader | None = None
+        self._reader: data.Reader | None = None
         self.view = View()
 
     @property
@@ -114,26 +107,33 @@ class Live:
             self.look()
             time.sleep(POLL_SECONDS)
 
+    def make(self, asked: StudySettings, *, apart: bool) -> Made:
+        """What is shown of settings.
+
+        Args:
+            apart: by a process of its own, if this follower has any.
+        """
+        if apart and self._apart:
+            from dashboards import apart as process
+
+            return process.make(asked)
+        from dashboards import data, made
+
+        self._reader = self._reader or data.Reader(self.root)
+        return made.make(asked, self._reader)
+
     def _fitted(self) -> View:
-        from analysis.output.answer import spelt
-        from dashboards import data
-        from dashboards.figures import catalogue
-
-        study = self.fit(self.given)
-        made = self.view.fitting or time.time()
-        self._curves = self._curves or data.Reader(self.root)
-        curves = data.losses(study.runs, self._curves)
-        pages = catalogue.pages(study, curves)
-        name, number, answer = study.runs.name, self.view.number + 1, spelt(study)
-        if study.runs.store:  # whoever opens a link before any page that has it was shown
-            self.sets.learn(runs for _, parts in answer for _, runs in parts)
-        return View(number=number, name=name, answer=answer, pages=pages, study=study, curves=curves, made=made)
-
-
-def _fit(settings: StudySettings) -> Study:
-    from dashboards import data
-
-    return data.load(settings)[0]
+        made = self.make(self.given, apart=True)
+        if made.study.runs.store:  # whoever opens a link before any page that has it was shown
+            self.sets.learn(runs for _, parts in made.answer for _, runs in parts)
+        return View(
+            number=self.view.number + 1,
+            name=made.study.runs.name,
+            answer=made.answer,
+            pages=made.pages,
+            study=made.study,
+            made=self.view.fitting or time.time(),
+        )
 
 
 def _sentence(error: Exception) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from analysis.output.answer import Part, Spelt
     from analysis.study import Study
     from dashboards.figures.style import Page
-    from dashboards.live import View
+    from dashboards.live import Live, View
 
 STARTED = "default"  # of a choice: as the app was started
 STATE = {"law": STARTED, "N": STARTED, "C": STARTED, "from": "", "to": "", "out": ""}  # of a permalink, its defaults
@@ -194,26 +194,22 @@ class Fit:
     cuts: list[Cut]
 
 
-def fit(given: StudySettings, chosen: Choice, view: View, fit_many: Callable[[StudySettings], Study]) -> Fit:
+def fit(live: Live, chosen: Choice, view: View) -> Fit:
     """What is to be shown of a choice; nothing is fitted where it chooses what was.
 
     Args:
         view: of the settings that the app was started with; it has a study.
-        fit_many: makes the study of settings where there are more than MANY runs.
 
     Raises:
         UsageError, StoreError: in one sentence.
     """
-    from analysis.output.answer import spelt
-    from dashboards import data
-    from dashboards.figures import catalogue
-
     assert view.study is not None, "who asks has waited for the first fit"
-    asked = settings(given, chosen, set(view.study.everything.run_id))
+    everything = view.study.everything.run_id
+    asked = settings(live.given, chosen, set(everything))
     study, pages, said = view.study, view.pages, view.answer
-    if asked != given:
-        study = fit_many(asked) if len(study.everything) > MANY else data.load(asked)[0]
-        pages, said = catalogue.pages(study, view.curves), spelt(study)
+    if asked != live.given:
+        made = live.make(asked, apart=len(everything) > MANY)
+        study, pages, said = made.study, made.pages, made.answer
     shown = [page for page in pages if page.group == GROUP]
     return Fit(asked=asked, study=study, pages=shown, answer=said, cuts=cuts(study))
 

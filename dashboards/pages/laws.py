@@ -150,9 +150,7 @@ class Desk:
     def ask(self, view: View, state: Mapping[str, str]) -> Any:
         """What there is of the fit of a choice: behind.Found."""
         chosen, live = refit.choice(state), self.live
-        return self._fits.ask(
-            self._key(chosen, view), view.number, lambda: refit.fit(live.given, chosen, view, live.fit)
-        )
+        return self._fits.ask(self._key(chosen, view), view.number, lambda: refit.fit(live, chosen, view))
 
     def shown(self, of: Of | None) -> Fit | None:
         """The fit that a browser shows; None before the first, and where it is forgotten."""

@@ -1,5 +1,6 @@
 """A fit in a process of its own says what one here would, and ends with its command."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,12 +9,12 @@ import threading
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis import laws
-from analysis.output.answer import answer
 from analysis.settings import StudySettings
-from dashboards import apart
+from dashboards import apart, made
 from gpt3core.errors import StoreError, UsageError
 from tests.reliability.kill_sweep import alive, descendants
 from tests.test_house import CODE
@@ -25,7 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from analysis.settings import StudySettings
 from dashboards import apart
 settings = StudySettings(runs=sys.argv[1], bootstrap=1_000_000)  # minutes
-threading.Thread(target=apart.study, args=(settings,)).start()
+threading.Thread(target=apart.make, args=(settings,)).start()
 try:
     signal.pause()
 except KeyboardInterrupt:
@@ -34,14 +35,18 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.soak
-def test_a_study_that_was_made_apart_is_the_same(simulated, studied):
-    found = apart.study(StudySettings(runs=str(simulated), bootstrap=50))
-    assert answer(found) == answer(studied)
-    assert found.receipt == studied.receipt
-    named = [choice.law for choice in found.ensemble.choices if choice.law.name in laws.LAWS]
+def test_what_is_made_apart_is_the_same(simulated):
+    settings = StudySettings(runs=str(simulated), bootstrap=50)
+    here, there = made.make(settings), apart.make(settings)
+    assert there.answer == here.answer
+    assert there.study.receipt == here.study.receipt
+    named = [choice.law for choice in there.study.ensemble.choices if choice.law.name in laws.LAWS]
     assert named and all(law is laws.LAWS[law.name] for law in named)
+    for page, same in zip(there.pages, here.pages, strict=True):
+        assert page.figure.to_plotly_json() == json.loads(same.figure.to_json())
+        pd.testing.assert_frame_equal(page.rows, same.rows)
     with pytest.raises(UsageError, match="law=nonesuch"):
-        apart.study(StudySettings(runs=str(simulated), law="nonesuch"))
+        apart.make(StudySettings(runs=str(simulated), law="nonesuch"))
 
 
 def fits(pid, seconds=30):
@@ -81,4 +86,4 @@ def test_that_it_was_killed_is_said(simulated, monkeypatch):
 
     threading.Thread(target=kill, args=(os.getpid(),)).start()
     with pytest.raises(StoreError, match="ended with status -9, perhaps for want of memory"):
-        apart.study(StudySettings(runs=str(simulated), bootstrap=1_000_000))
+        apart.make(StudySettings(runs=str(simulated), bootstrap=1_000_000))

@@ -22,8 +22,8 @@ def served(simulated, studied, monkeypatch):
     following.view = live.View(number=1, name="laptop", study=studied)
     monkeypatch.setattr(refit, "cuts", lambda study: [])
 
-    def fit(given, chosen, view, _):
-        asked = refit.settings(given, chosen, set(view.study.everything.run_id))
+    def fit(live, chosen, view):
+        asked = refit.settings(live.given, chosen, set(view.study.everything.run_id))
         made.append(asked)
         return refit.Fit(asked=asked, study=view.study, pages=[], answer=[], cuts=[])
 

@@ -12,10 +12,11 @@ from analysis.estimation.choices import optima, predictor
 from analysis.output.answer import spelt
 from analysis.runs.selection import select
 from analysis.settings import RunSettings, StudySettings
-from dashboards import refit
+from dashboards import apart, refit
 from dashboards.figures import style
 from dashboards.figures.backtest import backtest
-from dashboards.live import View
+from dashboards.live import Live, View
+from dashboards.made import Made
 from dashboards.pages import laws
 from dashboards.refit import Choice, LeftOut
 from gpt3core import cli
@@ -220,15 +221,15 @@ def test_a_fit_of_a_choice_is_shown_beside_the_one_before(studied, monkeypatch):
     from dashboards import data
     from dashboards.figures import catalogue
 
-    given, pages = StudySettings(law="chinchilla"), catalogue.pages(studied, {})
-    view = View(number=1, answer=spelt(studied), pages=pages, study=studied, curves={})
-    first = refit.fit(given, Choice(), view, None)
+    pages, live = catalogue.pages(studied, {}), Live(StudySettings(law="chinchilla"))
+    view = View(number=1, answer=spelt(studied), pages=pages, study=studied)
+    first = refit.fit(live, Choice(), view)
     assert first.study is studied, "nothing is fitted for what is fitted already"
     assert first.pages == [page for page in pages if page.group == "laws"]
     other = replace(studied, predictions=[replace(p, ln_loss=p.ln_loss + 0.01) for p in studied.predictions])
     asked = []
     monkeypatch.setattr(data, "load", lambda settings: asked.append(settings) or (other, None))
-    found = refit.fit(given, Choice(law="chinchilla", n="total"), view, None)
+    found = refit.fit(live, Choice(law="chinchilla", n="total"), view)
     assert (asked[0].law, asked[0].N) == ("chinchilla", "total")
     assert [page.slug for page in found.pages] == [page.slug for page in first.pages]
     lines = refit.beside(found.answer, view.answer)
@@ -236,9 +237,16 @@ def test_a_fit_of_a_choice_is_shown_beside_the_one_before(studied, monkeypatch):
     before = dict(view.answer)
     assert all(was in ([], before.get(label)) and was != now for label, now, was in lines)
     assert any(was for _, _, was in lines)
+
+
+def test_a_choice_of_many_runs_is_fitted_apart(studied, monkeypatch):
+    asked, view = [], View(number=1, study=studied)
+    live = Live(StudySettings(), apart=True)
+    made = Made(study=studied, pages=[], answer=spelt(studied))
+    monkeypatch.setattr(apart, "make", lambda settings: asked.append(settings) or made)
     monkeypatch.setattr(refit, "MANY", len(studied.everything) - 1)
-    many = refit.fit(given, Choice(law="kaplan_nd"), view, lambda settings: asked.append(settings) or studied)
-    assert (many.study, asked[-1].law) == (studied, "kaplan_nd")
+    assert refit.fit(live, Choice(law="chinchilla"), view).answer == made.answer
+    assert [settings.law for settings in asked] == ["chinchilla"]
 
 
 def test_the_runs_inside_a_lasso_are_those_whose_points_are(studied):
