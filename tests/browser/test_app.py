@@ -38,7 +38,7 @@ def served(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(live, "POLL_SECONDS", 0.5)
         patch.setattr(shell, "TICK_SECONDS", 0.5)
-        following = live.Live(StudySettings(runs=str(root), bootstrap=10))
+        following = live.Live(StudySettings(runs=str(root), bootstrap=10), apart=True)
         server = dashboard.serve(following, dashboard.listening(Door(), 0), Door())
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield SimpleNamespace(
