@@ -113,8 +113,9 @@ def _print(study: Study, *, whole: bool, next_command: str) -> None:
             said += f"; domain=NAME fits the losses on one of {', '.join(known)}"
         lines.append(("more", said))
     _labelled(lines)
-    for title, header, rows in text.tables(study) if whole else text.asked(study):
-        terminal.table(out, title, header, rows, words=header)
+    for table in text.tables(study) if whole else text.asked(study):
+        rows = [row.words for row in table.rows]
+        terminal.table(out, table.title, table.header, rows, words=table.header)
     for note in (n for n in study.notes if whole and not n.code.startswith("rule-")):  # a table lists these runs
         out.print(f"{note.severity}: {note.message} [{note.code}]", markup=False)
 

@@ -17,9 +17,11 @@ from dashboards.figures.style import Page
 from dashboards.run_list import RunList
 from dashboards.templates import render
 from gpt3core.store import files
+from gpt3core.words import Name
 
 MOST_COUNTED = 1e10  # that is printed in full
 MOST_ROWS = 300  # that a page shows; its files hold all
+NAMED = ("run", "run_id", "size", "task", "label")  # columns of names, which are no words of ours
 ASSETS = Path(__file__).resolve().parent / "assets"
 
 
@@ -58,8 +60,9 @@ def write_pages(
             for kind, (write, _) in exports.KINDS.items():
                 files.write_bytes(out / "data" / f"{page.slug}.{kind}", write(page.rows))
             shown = page.rows if page.summary is None else page.summary
-            rows = [[_cell(value) for value in row] for row in shown.head(MOST_ROWS).itertuples(index=False)]
-            behind = {"header": list(map(str, shown.columns)), "rows": rows, "count": len(page.rows)}
+            header = list(map(str, shown.columns))
+            rows = [list(map(_cell, row, header)) for row in shown.head(MOST_ROWS).itertuples(index=False)]
+            behind = {"header": header, "rows": rows, "count": len(page.rows)}
             text = render("figure.html", **known, title=page.title, current=page.slug, page=page, **behind)
             files.write_bytes(out / f"{page.slug}.html", text.encode())
         if runs is not None:
@@ -75,12 +78,12 @@ def _plot(page: Page) -> Markup:
     return Markup(page.figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG, div_id=page.slug))
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, column: str = "") -> str:
     """A cell: words as they are, counts in full, other numbers to five digits."""
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return ""
     if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
-        return str(value)
+        return Name(value) if column in NAMED else str(value)
     number = float(value)
     is_count = abs(number) < 1e6 or number.is_integer()
     return f"{number:,.0f}" if 1000 <= abs(number) < MOST_COUNTED and is_count else f"{number:.5g}"

@@ -21,7 +21,8 @@ from gpt3core.words import flops, number_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.answer import Part, Spelt
+    from analysis.output.answer import Spelt
+    from analysis.output.evidence import Part
     from analysis.study import Study
     from dashboards.figures.style import Page
     from dashboards.live import Live, View
@@ -216,7 +217,7 @@ def fit(live: Live, chosen: Choice, view: View) -> Fit:
 
 def beside(now: Sequence[Spelt], before: Sequence[Spelt]) -> list[tuple[str, list[Part], list[Part]]]:
     """The lines of an answer with what another said in their place; nothing where that was the same or nothing."""
-    from analysis.output.answer import words
+    from analysis.output.evidence import words
 
     known = dict(before)
     return [(n, said, was if words(was := known.get(n, [])) != words(said) else []) for n, said in now]

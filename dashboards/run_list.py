@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from gpt3core.words import count, flops
+from gpt3core.words import Name, count, flops
 
 if TYPE_CHECKING:
     from analysis.output.evidence import Runs
@@ -38,25 +38,29 @@ class RunList:
 
     @cached_property
     def known(self) -> frozenset[str]:
-        """The runs that are listed."""
-        return frozenset(map(str, self.study.everything.run_id))
+        """The runs that are listed: those of the sweep without a result too."""
+        runs = self.study.runs
+        return frozenset(map(str, (*self.study.everything.run_id, *runs.missing, *runs.pruned)))
 
     def address(self, runs: Runs) -> str:
-        """Of the page with these runs alone; empty where some are not on it, as those that a sweep pruned."""
-        if not self.known.issuperset(runs):
+        """Of the page with these runs alone; empty where some are not on it."""
+        if runs not in self.sets and not self.known.issuperset(runs):
             return ""
         return f"{PAGE}#{self.sets.setdefault(runs, f'set-{len(self.sets) + 1}')}"
 
     def rows(self) -> list[Listed]:
-        """All runs, small and short ones first."""
+        """All runs, small and short ones first; below them those without a result."""
         out = {run: rule.name for rule in reversed(self.study.rules) if rule.on for run in rule.excluded}
         within = {run: list[str]() for run in self.known}
         for runs, name in self.sets.items():
             for run in runs:
                 within[run].append(name)
         shown = self.study.everything.sort_values(["N", "C"]).to_dict("records")
-        named = [(str(row["run_id"]), row) for row in shown]
-        return [Listed(cells=_cells(run, row, out.get(run, "")), sets=tuple(within[run])) for run, row in named]
+        cells = [_cells(run := str(row["run_id"]), row, out.get(run, "")) for row in shown]
+        without = sorted(self.known.difference(run for run, *_ in cells))
+        why = [f"out: {out[run]}" if run in out else "no result yet" for run in without]
+        cells += [(Name(run), *[""] * (len(HEADER) - 2), said) for run, said in zip(without, why, strict=True)]
+        return [Listed(cells=row, sets=tuple(within[row[0]])) for row in cells]
 
 
 def _cells(run: str, row: Mapping[Any, Any], rule: str) -> tuple[str, ...]:
@@ -67,4 +71,4 @@ def _cells(run: str, row: Mapping[Any, Any], rule: str) -> tuple[str, ...]:
     """
     spelt = ((count, "N"), (count, "D"), (flops, "C"), ("{:.4f}".format, "loss"))
     numbers = ["" if math.isnan(row[name]) else spell(row[name]) for spell, name in spelt]
-    return (run, str(row.get("size", "")), *numbers, f"out: {rule}" if rule else "yes")
+    return (Name(run), Name(row.get("size", "")), *numbers, f"out: {rule}" if rule else "yes")

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 from dashboards import typeset
 
 if TYPE_CHECKING:  # the app answers before what fits is imported
-    from analysis.output.answer import Part
-    from analysis.output.evidence import Runs
-    from analysis.output.text import Table
+    from analysis.output.evidence import Part, Runs
+    from analysis.output.table import Table
     from analysis.study import Study
 
 LEADS = ("trust", "weakest")  # that stand beside the first target
@@ -27,31 +27,12 @@ FIGURES = {  # the figure behind a line of the answer
     "weakest": "isoflop",
 }
 AT = "at "
-GROUPS = (  # by the beginnings of the tables' titles
-    ("What a larger run would reach", ("Predictions", "Predicted accuracy", "Ensemble", "Backtests", "Influence")),
-    ("The laws", ("Laws", "N* ~", "IsoFLOP minima", "N* of held-out", "Exponents")),
-    ("Few-shot", ("Few-shot", "What K examples", "Questions in the training text")),
-    ("The runs", ("Unfinished", "Rules")),
-)
-UNSAID = {  # what folds a row away, by its table and column: these rows give no number that is to be quoted
-    "Laws": (3, ("ill-determined", "too few runs", "not converged", "not applicable"), "ill-determined or not fitted"),
-    "Ensemble": (1, ("0.00",), "with a weight below 0.005"),
-    "IsoFLOP minima": (2, ("-",), "without a minimum inside their sizes"),
-    "Few-shot": (6, ("at chance", "not measured"), "at chance or not measured"),
-    "Predicted accuracy": (4, ("-",), "not predicted"),
-}
 
 
 Said = TypeVar("Said")
 Address = Callable[["Runs"], str]  # of a page that shows these runs and no others; empty where there is none
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A row of a table, and the address of the runs that its numbers rest on."""
-
-    cells: Sequence[str]
-    address: str = ""
+Linked = list[tuple[str, str]]  # words in pieces, each with its address
+Cell = tuple[str, Linked]  # its words, whole and in pieces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +41,12 @@ class Shown:
 
     title: str
     header: Sequence[str]
-    rows: Sequence[Row]
-    folded: Sequence[Row]
+    rows: Sequence[Sequence[Cell]]
+    folded: Sequence[Sequence[Cell]]
     folded_are: str
 
 
-def linked(parts: Iterable[Part], address: Address) -> list[tuple[str, str]]:
+def linked(parts: Iterable[Part], address: Address) -> Linked:
     """A sentence in pieces, each with its address; only numbers have one."""
     from analysis.output.answer import ELSEWHERE
 
@@ -95,23 +76,16 @@ def groups(study: Study, address: Address) -> list[tuple[str, list[Shown]]]:
     """The tables of a study in groups."""
     from analysis.output import text
 
-    tables = text.tables(study)
-    found = [
-        (name, [_shown(study, t, address) for begin in begins for t in tables if t[0].startswith(begin)])
-        for name, begins in GROUPS
-    ]
-    return [(name, shown) for name, shown in found if shown]
+    by_group = groupby(text.tables(study), key=lambda table: table.group)
+    return [(name, [_shown(table, address) for table in tables]) for name, tables in by_group]
 
 
-def _shown(study: Study, table: Table, address: Address) -> Shown:
-    from analysis.output import evidence
+def _shown(table: Table, address: Address) -> Shown:
+    any_quoted = any(row.quoted for row in table.rows)  # else nothing would be left to read
 
-    title, header, cells = table
-    behind = [evidence.of_row(study, title, row) for row in cells]
-    rows = [Row(cells=c, address=address(runs) if runs else "") for c, runs in zip(cells, behind, strict=True)]
-    column, words, what = next((rule for begin, rule in UNSAID.items() if title.startswith(begin)), (0, (), ""))
-    folded = [row for row in rows if words and row.cells[column].startswith(words)]
-    if len(folded) == len(rows):  # nothing would be left to read
-        folded = []
-    kept = [row for row in rows if row not in folded]
-    return Shown(title=title, header=header, rows=kept, folded=folded, folded_are=what)
+    def cells(quoted: bool) -> list[list[Cell]]:
+        rows = [row for row in table.rows if (row.quoted or not any_quoted) == quoted]
+        return [[(said, linked(cell, address)) for said, cell in zip(r.words, r.cells, strict=True)] for r in rows]
+
+    kept, folded = cells(True), cells(False)
+    return Shown(title=table.title, header=table.header, rows=kept, folded=folded, folded_are=table.unquoted)

@@ -16,8 +16,13 @@ class Asked:
     """A row of the table: a task at a number of examples."""
 
     shots: int
-    runs: int  # of most compute, whose means they are
+    run_ids: tuple[str, ...]  # of most compute, whose means they are
     row: Overlap
+
+    @property
+    def runs(self) -> int:
+        """How many these are."""
+        return len(self.run_ids)
 
 
 def overlaps(evals: pd.DataFrame, table: pd.DataFrame) -> list[Asked]:
@@ -32,7 +37,7 @@ def overlaps(evals: pd.DataFrame, table: pd.DataFrame) -> list[Asked]:
     known = evals[evals.gram.notna() & evals.fits.astype(bool)].merge(table[["run_id", "C"]], on="run_id")
     known = known[known.C >= SAME_C * known.groupby(["task", "shots"]).C.transform("max")]
     return [
-        Asked(shots=int(str(shots)), runs=group.run_id.nunique(), row=_row(str(task), group))
+        Asked(shots=int(str(shots)), run_ids=tuple(group.run_id.unique()), row=_row(str(task), group))
         for (task, shots), group in known.groupby(["task", "shots"], sort=False)
     ]
 

@@ -55,6 +55,7 @@ class FinalLoss:
     loss: float
     interval: tuple[float, float]
     method: str  # alone | finished runs
+    beside: tuple[int, ...] = ()  # which of the finished runs
 
 
 def forecast_loss(curve: Curve, finished: Sequence[tuple[Curve, float]] = (), *, level: float = 0.95) -> FinalLoss:
@@ -120,8 +121,9 @@ def _alone(curve: Curve, level: float) -> FinalLoss:
 def _beside(curve: Curve, finished: Sequence[tuple[Curve, float]], level: float) -> FinalLoss:
     """Ridge regression of the finished runs' drops of ln L still to come on level and slope at this point."""
     fraction = curve.steps[-1] / len(curve.lr)
-    kept = [(other.until(fraction), final) for other, final in finished]
-    kept = [(other, final) for other, final in kept if len(other.steps) >= LEAST_POINTS]
+    so_far = [other.until(fraction) for other, _ in finished]
+    beside = tuple(i for i, other in enumerate(so_far) if len(other.steps) >= LEAST_POINTS)
+    kept = [(so_far[i], finished[i][1]) for i in beside]
     if len(kept) < LEAST_FINISHED:
         return _alone(curve, level)
     features = np.array([_features(other) for other, _ in kept])
@@ -136,6 +138,7 @@ def _beside(curve: Curve, finished: Sequence[tuple[Curve, float]], level: float)
         loss=float(np.exp(centre)),
         interval=(float(np.exp(centre - half)), float(np.exp(centre + half))),
         method="finished runs",
+        beside=beside,
     )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import laws
 from analysis.estimation import isoflop
-from analysis.estimation.fitted_laws import FittedLaw, Request, fit_once
+from analysis.estimation.fitted_laws import FittedLaw, Request, fit_once, observe
 from analysis.estimation.isoflop import Minima
 from analysis.runs import conventions, rules
 from analysis.runs.conventions import Convention, Parameters
@@ -27,6 +27,8 @@ class Exponents:
     isoflop: float  # a of N* ~ C^a by approach 2
     parametric: float  # the same by approach 3
     alpha_c: float  # of L*(C)
+    used: list[bool]  # which budgets of the chosen convention have a minimum under this one
+    best: list[str]  # the runs behind alpha_c where it is no law of these minima
 
 
 def by_convention(
@@ -63,6 +65,8 @@ def by_convention(
         if convention.n not in joint:
             joint[convention.n] = fit_once(request.joint, points, here, request.rho)
         frontier = frontier or fit_once(laws.LOSS_OF_C, points, here, request.rho)
+        seen = observe(laws.LOSS_OF_C, points, here, request.rho)
+        best = [] if isinstance(seen, str) or seen.runs is None else list(map(str, seen.runs.run_id))
         found.append(
             Exponents(
                 convention=convention,
@@ -70,6 +74,8 @@ def by_convention(
                 isoflop=here.exponent,
                 parametric=joint[convention.n].a_and_b[0],
                 alpha_c=frontier.fit.params.get("alpha_C", float("nan")),
+                used=[p.ok for p in here.parabolas],
+                best=best,
             )
         )
     return found

@@ -48,6 +48,13 @@ class Prediction:
         return float(np.exp(self.ln_loss))
 
     @property
+    def what(self) -> str:
+        """Which model it is of."""
+        if not self.optimal:
+            return self.name or "as given"
+        return f"best at C of {self.name}" if self.name else "best at C"
+
+    @property
     def spread(self) -> list[float]:
         """The lowest and highest loss of the heaviest choices, those that hold HEAVY of the weight together."""
         heaviest = sorted(self.by_choice, key=lambda name: -self.weights.get(name, 1.0))

@@ -15,21 +15,22 @@ BUCKETS = 24  # of a curve: between the end of the warm-up and the end of the ru
 
 
 def unfinished(runs: Runs) -> pd.DataFrame:
-    """Forecasts of runs without a result: run_id, done (share), loss, low, high, method."""
+    """Forecasts of runs without a result: run_id, done (share), loss, low, high, method, beside (finished runs)."""
     begun = [(run_id, curve) for run_id in runs.missing if (curve := so_far(runs.source, run_id)) is not None]
     begun = [(run_id, curve) for run_id, curve in begun if len(curve.steps) >= LEAST_POINTS]
     if not begun:
         return pd.DataFrame()
-    ended = [curve for run_id in runs.table.run_id if (curve := so_far(runs.source, run_id)) is not None]
-    finished = [(curve, float(curve.loss[-1])) for curve in ended]
-    rows = []
+    ended = {str(run_id): curve for run_id in runs.table.run_id if (curve := so_far(runs.source, run_id)) is not None}
+    finished = [(curve, float(curve.loss[-1])) for curve in ended.values()]
+    names, rows = list(ended), []
+    sets: dict[tuple[int, ...], list[str]] = {}  # mostly the same ones
     for run_id, curve in begun:
         found = forecast_loss(curve, finished)
         done = float(curve.steps[-1] / len(curve.lr))
         low, high = found.interval
-        rows.append(
-            {"run_id": run_id, "done": done, "loss": found.loss, "low": low, "high": high, "method": found.method}
-        )
+        beside = sets.setdefault(found.beside, [names[i] for i in found.beside])
+        row = {"run_id": run_id, "done": done, "loss": found.loss, "low": low, "high": high}
+        rows.append({**row, "method": found.method, "beside": beside})
     return pd.DataFrame(rows)
 
 

@@ -21,13 +21,12 @@ from analysis.estimation.solve import FitStatus
 from analysis.laws import REPEATS
 from analysis.note import Note
 from analysis.output import evidence
-from analysis.output.evidence import NONE, Runs
+from analysis.output.evidence import NONE, Part, Runs, words
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from gpt3core.words import Name, Symbols, between, count, flops, nats, number, number_of, outside, shares, size, span
 
 Line = tuple[str, str]  # a label, and what it says
-Part = tuple[str, Runs]  # words of a sentence, and the runs that the numbers in them rest on
 Spelt = tuple[str, list[Part]]  # a line in parts
 MOST_TARGETS = 3
 ELSEWHERE = ": tables=all, or fit.json"  # what a terminal says of what is left out
@@ -71,11 +70,6 @@ def spelt(study: Study) -> list[Spelt]:
     trust = _trust(study)
     lines += [("trust", trust), ("weakest", [(_weakest(study, words(trust)), NONE)])]
     return [(label, parts) for label, parts in lines if words(parts)]
-
-
-def words(parts: Iterable[Part]) -> str:
-    """The sentence that parts make."""
-    return "".join(said for said, _ in parts)
 
 
 def _ran(study: Study) -> list[Part]:
@@ -220,11 +214,10 @@ def _score(study: Study, found: Accuracy, before: Accuracy | None = None) -> lis
     Args:
         before: the one that stands before it; what both have in common is not said again.
     """
-    asked = evidence.of_scores(study, found.task, found.shots)
-    through = evidence.of_prediction(study, optimal=study.predictions[0].optimal) if study.predictions else NONE
+    behind = evidence.of_accuracy(study, found, next(iter(study.predictions), None))
     said = f"{found.accuracy:.3f} ({shares(found.interval_new_run)}{'' if before else ' for a new run'})"
     task = "" if before is not None and before.task == found.task else f"{found.task}, "
-    return [(f"{task}K={found.shots}: ", NONE), (said, evidence.runs([*asked, *through]))]
+    return [(f"{task}K={found.shots}: ", NONE), (said, behind)]
 
 
 def _prediction(study: Study, p: Prediction) -> list[Part]:

@@ -130,7 +130,7 @@ def to_json(study: Study) -> dict[str, Any]:
         "coverage": study.coverage.to_dict("records"),
         "fixed_exponents": None if study.fixed is None else dict(vars(study.fixed)),
         "influence": [{**vars(i), "runs": i.runs} for i in study.influences],
-        "forecasts": study.forecasts.to_dict("records"),
+        "forecasts": study.forecasts.drop(columns="beside", errors="ignore").to_dict("records"),
         "score_forecasts": [vars(a) for a in study.score_forecasts],
         "few_shot": [_trend(t) for t in study.trends],
         "shot_gains": study.gains,

@@ -1,4 +1,4 @@
-"""Which runs the numbers of a study rest on: of the answer's sentences, and of the rows of its tables.
+"""Which runs the numbers of a study rest on: of the answer's sentences, and of the cells of its tables.
 
 A number that does not say of itself which runs these are (a nominal level, a count of budgets, advice) rests on none.
 """
@@ -9,14 +9,20 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from analysis.accuracy.trends import Accuracy
 from analysis.estimation import backtest, ensemble, fitted_laws
 from analysis.estimation.approaches import CURVES, ENVELOPE, PARABOLAS, PARAMETRIC
 from analysis.estimation.choices import Choice
+from analysis.estimation.exponents import Exponents
 from analysis.estimation.fitted_laws import FittedLaw
+from analysis.estimation.isoflop import Parabola
+from analysis.estimation.predict import Prediction
+from analysis.laws import Law
 from analysis.output.texts import shared
 from analysis.study import Study
 
 Runs = tuple[str, ...]  # ids, in order, each once
+Part = tuple[str, Runs]  # words of a sentence or of a cell, and the runs that the numbers in them rest on
 NONE: Runs = ()
 NEAR = "near"  # the rule of parabolas alone
 
@@ -26,6 +32,11 @@ def runs(ids: Iterable[str]) -> Runs:
     return tuple(sorted(set(shared(map(str, ids)))))
 
 
+def words(parts: Iterable[Part]) -> str:
+    """The sentence that parts make."""
+    return "".join(said for said, _ in parts)
+
+
 def of_fit(study: Study) -> Runs:
     """All that was fitted: the runs that passed the rules."""
     return runs(study.table.run_id)
@@ -33,10 +44,7 @@ def of_fit(study: Study) -> Runs:
 
 def of_law(study: Study, law: FittedLaw) -> Runs:
     """Those that a law's parameters were fitted to."""
-    seen = fitted_laws.observe(law.fit.law, study.table, study.minima, study.options.rho)
-    if isinstance(seen, str):
-        return NONE
-    return _of_minima(study) if seen.runs is None else runs(seen.runs.run_id)
+    return _of_law(study, law.fit.law)
 
 
 def of_approach(study: Study, approach: str) -> Runs:
@@ -46,9 +54,20 @@ def of_approach(study: Study, approach: str) -> Runs:
     if approach == ENVELOPE:
         return runs(study.envelope.points.run_id)
     if approach == PARABOLAS:
-        return _of_minima(study)
+        return of_budgets(study.minima.used)
     joint = study.laws.get("chinchilla") if approach == PARAMETRIC else None
     return NONE if joint is None else of_law(study, joint)
+
+
+def of_budgets(budgets: Iterable[Parabola]) -> Runs:
+    """Those of their parabolas."""
+    return runs(run for p in budgets for run in p.run_ids)
+
+
+def of_exponents(study: Study, found: Exponents) -> tuple[Runs, Runs, Runs]:
+    """Those behind the exponents of a convention: of N* by IsoFLOP, of N* by L(N,D), and of L*."""
+    budgets = of_budgets(p for p, ok in zip(study.minima.parabolas, found.used, strict=True) if ok)
+    return budgets, _of_law(study, study.options.joint), runs(found.best) or budgets
 
 
 def of_prediction(study: Study, *, optimal: bool) -> Runs:
@@ -61,7 +80,7 @@ def of_prediction(study: Study, *, optimal: bool) -> Runs:
         return NONE
     weights = (study.ensemble.optimal if optimal else study.ensemble.anywhere).weights
     heavy = [choice for choice, weight in zip(study.ensemble.choices, weights, strict=True) if weight > 0]
-    return _of_choices(study, heavy)
+    return of_choices(study, heavy)
 
 
 def of_scores(study: Study, task: str, shots: int) -> Runs:
@@ -69,39 +88,30 @@ def of_scores(study: Study, task: str, shots: int) -> Runs:
     return runs(run for t in study.trends if (t.task, t.shots) == (task, shots) for run in t.run_ids)
 
 
-def of_row(study: Study, title: str, row: Sequence[str]) -> Runs:
-    """Those that the numbers of a row of a table (``text.tables``) rest on."""
-    first = row[0].removesuffix(" *")
-    if title.startswith("Laws"):
-        return next((of_law(study, law) for law in study.laws.values() if law.fit.law.equation == first), NONE)
-    if title.startswith("N* ~"):
-        return of_approach(study, first)
-    if title.startswith("IsoFLOP minima"):
-        return next((runs(p.run_ids) for p in study.minima.parabolas if f"{p.budget:.3g}" == first), NONE)
-    if title.startswith("Predictions"):
-        return of_prediction(study, optimal=first.startswith("best at C"))
-    if title.startswith("Ensemble") and study.ensemble is not None:
-        return _of_choices(study, [choice for choice in study.ensemble.choices if choice.name == first])
-    if title.startswith("Backtests"):
-        return of_backtests(study, first)
-    if title.startswith("Influence"):
-        return next((runs(i.run_ids) for i in study.influences if (i.left_out, i.kind) == (first, row[1])), NONE)
-    if title.startswith("Rules"):
-        return of_rule(study, first)
-    return of_scores(study, first, int(row[1])) if title.startswith("Few-shot") else NONE
+def of_accuracy(study: Study, found: Accuracy, through: Prediction | None) -> Runs:
+    """Those that were asked, and those behind the loss that a predicted score goes through."""
+    asked = of_scores(study, found.task, found.shots)
+    return asked if through is None else runs([*asked, *of_prediction(study, optimal=through.optimal)])
 
 
-def of_backtests(study: Study, distance: str) -> Runs:
+def of_gain(study: Study, task: str, shots: int) -> Runs:
+    """Those that answered a task with so many examples and with none."""
+    evals = study.runs.evals
+    known = evals[(evals.task == task) & evals.fits.astype(bool) & evals.run_id.isin(study.table.run_id)]
+    return runs(set(known.run_id[known.shots == shots]) & set(known.run_id[known.shots == 0]))
+
+
+def of_backtests(study: Study, distance: float) -> Runs:
     """Those that were predicted from so far off; of the minimum of a budget its runs.
 
     Args:
-        distance: as ``backtest.spelt`` has it.
+        distance: of ``backtest.bins``.
     """
     weighting = study.weighting
     if weighting is None:
         return NONE
     rows = backtest.judged(weighting.tests, weighting.weights, weighting.calibration.noise)
-    there = [backtest.spelt(decades) == distance for decades in backtest.bins(rows)]
+    there = backtest.bins(rows) == distance
     minima = {ensemble.minimum_name(p.budget): p.run_ids for p in study.minima.parabolas}
     return runs(run for name in rows.run_id[there] for run in minima.get(name, (name,)))
 
@@ -113,16 +123,20 @@ def of_rule(study: Study, rule: str) -> Runs:
     return runs([*out, *far])
 
 
-def _of_minima(study: Study) -> Runs:
-    return runs(run for p in study.minima.used for run in p.run_ids)
-
-
-def _of_choices(study: Study, choices: Sequence[Choice]) -> Runs:
+def of_choices(study: Study, choices: Sequence[Choice]) -> Runs:
+    """Those that some of the ensemble's fits were fitted to."""
     assert study.ensemble is not None
     table = study.ensemble.runs
     taken = np.zeros(len(table), bool)
     for choice in choices:
         if not choice.frontier:
             taken |= choice.takes(table)
-    through = _of_minima(study) if any(choice.frontier for choice in choices) else NONE
+    through = of_budgets(study.minima.used) if any(choice.frontier for choice in choices) else NONE
     return runs([*table.run_id[taken], *through])
+
+
+def _of_law(study: Study, law: Law) -> Runs:
+    seen = fitted_laws.observe(law, study.table, study.minima, study.options.rho)
+    if isinstance(seen, str):
+        return NONE
+    return of_budgets(study.minima.used) if seen.runs is None else runs(seen.runs.run_id)

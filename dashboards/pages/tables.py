@@ -12,7 +12,7 @@ from dashboards import summary
 from dashboards.pages.gallery import typeset
 
 if TYPE_CHECKING:
-    from analysis.output.answer import Part
+    from analysis.output.evidence import Part
     from dashboards.run_sets import RunSets
 
 

@@ -31,9 +31,6 @@ def _environment() -> Environment:
         link = Markup('<a class="behind" href="{}">{}</a>').format
         return Markup("").join(link(to, typeset_(text)) if to else typeset_(text) for text, to in pieces)
 
-    def numbers(text: str, address: str) -> list[tuple[str, str]]:
-        return [(part, address if is_number else "") for part, is_number in typeset.numbers(text)]
-
     made = Environment(
         loader=PackageLoader("dashboards"),
         autoescape=True,
@@ -41,6 +38,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"typeset": typeset_, "linked": linked, "numbers": numbers}
+    made.filters |= {"typeset": typeset_, "linked": linked}
     made.tests["number_like"] = typeset.is_number
     return made

@@ -12,7 +12,8 @@ from analysis import api, fit
 from analysis.estimation import explained
 from analysis.estimation.backtest import TAILS
 from analysis.output import notes
-from analysis.output.answer import GRAVEST, answer, spelt, words
+from analysis.output.answer import GRAVEST, answer, spelt
+from analysis.output.evidence import words
 from analysis.reference.tables import reference
 from analysis.runs import candidates, store, units
 from dashboards import report, summary, typeset

@@ -71,6 +71,9 @@ def test_finished_runs_tell_what_the_curve_alone_cannot():
     assert found.loss == pytest.approx(curve.loss[-1], rel=0.005)
     assert abs(found.loss - curve.loss[-1]) < abs(alone.loss - curve.loss[-1])
     assert found.interval[0] < curve.loss[-1] < found.interval[1]
+    assert (alone.beside, found.beside) == ((), tuple(range(20)))
+    short = (curve.until(0.04), 2.4)  # three points: nothing can be learnt from it
+    assert forecast_loss(curve.until(0.3), [short, *finished]).beside == tuple(range(1, 21))
 
 
 def test_a_curve_of_three_points_is_refused():

@@ -103,9 +103,8 @@ def test_one_law_has_one_exponent_in_every_table():
     document = documents.to_json(found)
     assert document["laws"]["chinchilla"]["optimum"]["a"] == a
     assert [e["a_parametric"] for e in document["conventions"]["all"] if e["chosen"]] == [a]
-    tables = {title.split(" (")[0].split(",")[0]: rows for title, _, rows in text.tables(found)}
-    (row,) = [row for row in tables["N* ~ C^a"] if row[0].startswith("3")]
-    (convention,) = [row for row in tables["Exponents by convention"] if "*" in row[0]]
+    (row,) = [row.words for row in text.optimum(found).rows if row.words[0].startswith("3")]
+    (convention,) = [row.words for row in text.exponents(found).rows if "*" in row.words[0]]
     assert row[1] == convention[3] == f"{a:.3g}"
     untold = api.fit(table.drop(columns="loss_se"), bootstrap=30, law="chinchilla").laws["chinchilla"].a_and_b[0]
     assert abs(untold - a) > 1e-3, "the weights move the exponent, or this test shows nothing"

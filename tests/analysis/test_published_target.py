@@ -42,7 +42,7 @@ def test_the_model_is_predicted_and_not_the_best_one_of_its_compute():
     assert best.loss < model.loss
     document = documents.to_json(study)["predictions"]
     assert [(p["target"], p["optimal"]) for p in document] == [("gpt3-175b", False), ("gpt3-175b", True)]
-    (table,) = [lines for title, _, lines in text.tables(study) if title.startswith("Predictions")]
+    table = [row.words for row in text.predictions(study).rows]
     assert [line[0] for line in table] == ["gpt3-175b", "best at C of gpt3-175b"]
     assert "gpt3-175b | 3.14e+23" in text.to_markdown(study)
     assert not any(n.code == "target-count" for n in study.notes)

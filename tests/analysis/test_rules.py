@@ -64,7 +64,7 @@ def test_a_replication_takes_every_run_that_has_a_loss():
     (note,) = [n for n in study.notes if n.code == "rules-off"]
     assert "repeated-data would take out 1" in note.message
     assert {r["name"]: r["would_exclude"] for r in document["rules"]}["worse-than-smaller"] == ["r4"]
-    assert "off" in [row[2] for title, _, rows in text.tables(study) if title == "Rules" for row in rows]
+    assert "off" in [row.words[2] for row in text.rules(study).rows]
 
 
 def test_rules_by_name_are_the_ones_that_hold():
@@ -91,9 +91,7 @@ def test_of_trials_of_a_search_the_best_tuned_enter_a_law():
 
 
 def test_the_rules_that_take_nothing_out_are_one_row():
-    (table,) = [
-        rows for title, _, rows in text.tables(api.fit(rows(), bootstrap=5, law="chinchilla")) if title == "Rules"
-    ]
+    table = [row.words for row in text.rules(api.fit(rows(), bootstrap=5, law="chinchilla")).rows]
     assert table[-1][0] == "others"
     assert "diverged, stopped-early" in table[-1][1]
     assert not [row for row in table[:-1] if row[2] == "none"]

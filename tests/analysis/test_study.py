@@ -294,6 +294,7 @@ def test_an_unfinished_run_gets_a_forecast_from_its_finished_siblings(isolated):
     found = api.fit(root, bootstrap=50)
     (row,) = found.forecasts.to_dict("records")
     assert (row["run_id"], row["method"]) == (begun, "finished runs")
+    assert set(row["beside"]) == set(ids) - {begun}
     assert row["done"] == pytest.approx(0.6, abs=0.05)
     assert row["loss"] == pytest.approx(ends[begun], rel=0.005)
     assert row["low"] < row["loss"] < row["high"]

@@ -30,8 +30,13 @@ pytestmark = pytest.mark.xdist_group("study")
 def behind(study):
     """Every set of runs that a number of the answer or of a table leads to."""
     found = [part for _, parts in spelt(study) for _, part in parts]
-    found += [evidence.of_row(study, title, row) for title, _, rows in text.tables(study) for row in rows]
+    found += [part for table in text.tables(study) for row in table.rows for cell in row.cells for _, part in cell]
     return {part for part in found if part}
+
+
+def behind_row(row):
+    """The runs behind a row of a table."""
+    return sorted({run for cell in row.cells for _, part in cell for run in part})
 
 
 def test_an_address_shows_the_runs_of_a_number_and_no_others(simulated, studied):
@@ -137,9 +142,8 @@ def test_a_law_is_the_same_fitted_to_the_runs_behind_it_alone(studied):
 
 
 def test_so_is_the_minimum_of_a_budget(studied):
-    (minima,) = [rows for title, _, rows in text.tables(studied) if title.startswith("IsoFLOP minima")]
-    for row, parabola in zip(minima, studied.minima.parabolas, strict=True):
-        ids = evidence.of_row(studied, "IsoFLOP minima", row)
+    for row, parabola in zip(text.minima(studied).rows, studied.minima.parabolas, strict=True):
+        ((_, ids),) = row.cells[0]
         again = isoflop.parabola(isoflop.Runs.of(studied.table[studied.table.run_id.isin(ids)]))
         assert again.n_star == pytest.approx(parabola.n_star, nan_ok=True)
         assert studied.table.set_index("run_id").budget_flops[list(ids)].nunique() == 1
@@ -163,21 +167,19 @@ def test_an_answer_links_what_it_was_fitted_to_and_what_stayed_out(studied):
 
 
 def test_backtests_influence_and_rules_lead_to_their_runs(studied):
-    found = {title.split()[0]: rows for title, _, rows in text.tables(studied)}
-    asked = {name: [evidence.of_row(studied, name, row) for row in found[name]] for name in found}
     table = studied.everything.set_index("run_id")
-    for row, ids in zip(found["Backtests"], asked["Backtests"], strict=True):
-        assert 0 < table.budget_flops[list(ids)].nunique() <= int(row[1]), (
-            "budgets are predicted, some from several cuts"
-        )
-    assert table.C[list(asked["Backtests"][-1])].min() > table.C.min()
+    for row in text.coverage(studied).rows:
+        ids = behind_row(row)
+        assert 0 < table.budget_flops[ids].nunique() <= int(row.words[1]), "budgets are predicted, some from several"
+    assert table.C[ids].min() > table.C.min()
     in_common = {"size": "N", "budget": "budget_flops"}
-    for row, ids in zip(found["Influence"], asked["Influence"], strict=True):
-        assert len(ids) == int(row[2])
-        assert ids == (row[0],) if row[1] == "run" else table[in_common[row[1]]][list(ids)].nunique() == 1
-    for rule, ids in zip(found["Rules"], asked["Rules"], strict=True):
-        counted = rule[2].partition(":")[0]
-        assert len(ids) == (int(counted) if counted.isdecimal() else 0)
+    for row in text.influence(studied).rows:
+        (left_out, kind, count, *_), ids = row.words, behind_row(row)
+        assert len(ids) == int(count)
+        assert ids == [left_out] if kind == "run" else table[in_common[kind]][ids].nunique() == 1
+    for row in text.rules(studied).rows:
+        counted = row.words[2].partition(":")[0]
+        assert len(behind_row(row)) == (int(counted) if counted.isdecimal() else 0)
 
 
 def test_a_run_that_a_report_does_not_list_has_no_address(studied):

@@ -128,20 +128,26 @@ def test_words_do_not(cell):
     assert not typeset.is_number(cell)
 
 
+def said(row):
+    """The words of a row that is shown."""
+    return [words for words, _ in row]
+
+
 def _nowhere(_):
     """No run has an address."""
     return ""
 
 
 def test_every_table_is_in_a_group_and_every_row_is_shown_or_counted(studied):
-    found = {title: rows for title, _, rows in text.tables(studied)}
+    found = {table.title: [row.words for row in table.rows] for table in text.tables(studied)}
     shown = [table for _, group in summary.groups(studied, _nowhere) for table in group]
     assert sorted(table.title for table in shown) == sorted(found)
     for table in shown:
-        assert sorted(row.cells for row in (*table.rows, *table.folded)) == sorted(found[table.title])
+        assert sorted(map(said, (*table.rows, *table.folded))) == sorted(found[table.title])
         assert table.rows
-    assert all(sum(t[0].startswith(b) for _, begins in summary.GROUPS for b in begins) == 1 for t in text._TABLES)
-    assert summary.groups(studied, _nowhere)[0][0] == "What a larger run would reach"
+    names = [name for name, _ in summary.groups(studied, _nowhere)]
+    assert names[0] == "What a larger run would reach"
+    assert len(set(names)) == len(names), "the tables of a group stand together"
 
 
 def test_what_is_in_the_training_text_has_its_table(studied):
@@ -149,7 +155,7 @@ def test_what_is_in_the_training_text_has_its_table(studied):
     found = replace(studied, runs=replace(studied.runs, evals=known))
     every = [table for _, group in summary.groups(found, _nowhere) for table in group]
     (shown,) = [table for table in every if table.title.startswith("Questions in the")]
-    row = dict(zip(shown.header, shown.rows[0].cells, strict=True))
+    row = dict(zip(shown.header, said(shown.rows[0]), strict=True))
     items = int(known["items"].iloc[0])
     expected = {"words": "8", "accuracy": "0.4", "questions": f"{items:,}", "dirty": "0", "dirty accuracy": "-"}
     expected |= {"clean": f"{items:,}", "clean accuracy": "0.5", "clean share": "100%", "clean over all": "+22%"}
@@ -160,16 +166,16 @@ def test_what_is_in_the_training_text_has_its_table(studied):
 
 def test_what_is_ill_determined_is_folded_away(studied):
     (laws,) = [t for _, group in summary.groups(studied, _nowhere) for t in group if t.title.startswith("Laws")]
-    assert {row.cells[3] for row in laws.rows} <= {"ok", "not tested"}
+    assert {said(row)[3] for row in laws.rows} <= {"ok", "not tested"}
     (shots,) = [t for _, group in summary.groups(studied, _nowhere) for t in group if t.title.startswith("Few-shot")]
-    assert "rising" in {row.cells[0] for row in shots.rows}
-    assert "guessing" not in {row.cells[0] for row in shots.rows}
-    assert "guessing" in {row.cells[0] for row in shots.folded}
+    assert "rising" in {said(row)[0] for row in shots.rows}
+    assert "guessing" not in {said(row)[0] for row in shots.rows}
+    assert "guessing" in {said(row)[0] for row in shots.folded}
     (fits,) = [t for _, group in summary.groups(studied, _nowhere) for t in group if t.title.startswith("Ensemble")]
     assert fits.rows
     assert fits.folded
-    assert {row.cells[1] for row in fits.folded} == {"0.00"}
-    assert "0.00" not in {row.cells[1] for row in fits.rows}
+    assert {said(row)[1] for row in fits.folded} == {"0.00"}
+    assert "0.00" not in {said(row)[1] for row in fits.rows}
 
 
 def test_the_target_comes_first_and_nothing_is_said_twice_or_lost(studied):
@@ -212,7 +218,7 @@ def test_words_from_outside_are_text_in_every_place_of_a_template(studied, evil)
         "runs": None,
     }
     cells = {"header": [evil, "run_id"], "rows": [[evil, evil]]}
-    row = summary.Row(cells=[evil, f"{evil} 7"], address=evil)
+    row = [(evil, [(evil, "")]), (evil, [(f"{evil} ", ""), ("7", evil)])]
     table = summary.Shown(title=evil, header=[evil, evil], rows=[row], folded=[row], folded_are=evil)
     listed = run_list.RunList(study=None, sets={(evil,): "set-1"})
     note = type("Note", (), {"severity": "warning", "message": evil, "code": evil})
@@ -244,9 +250,10 @@ def test_a_name_is_shown_as_it_is_written():
     """lr^2 of a table is no power: whoever copies a name wants that name."""
     page = style.Page(slug="s", title="t", about="", figure=None, rows=None)
     known = {"name": "n", "pages": [page], "drawn": {"s": ""}, "code": {}, "css": "", "colours": [], "runs": None}
-    cells = {"header": ["run_id", "law"], "rows": [["a^2", "C^0.5"]], "title": "t", "current": "s", "count": 1}
-    markup = render("figure.html", **known, **cells, page=page)
-    assert "<td>a^2</td>" in markup
+    header = ["run_id", "task", "law"]
+    rows = [[offline._cell(value, column) for value, column in zip(("a^2", "b_1^2", "C^0.5"), header, strict=True)]]
+    markup = render("figure.html", **known, header=header, rows=rows, title="t", current="s", count=1, page=page)
+    assert "<td>a^2</td><td>b_1^2</td>" in markup
     assert "C<sup>0.5</sup>" in markup
 
 
