@@ -38,7 +38,7 @@ def register(app: Any, live: Live) -> None:
         dash.Input("tick", "n_intervals"),
         gallery.shown(FIGURE),
     )
-    def show(chosen: str, _: int | None, was: list[Any] | None) -> tuple[Any, ...]:
+    def show(chosen: str, _: int | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         view = live.view
         pages = [page for page in view.pages if page.group == GROUP]
         page = next((page for page in pages if page.slug == chosen), pages[0] if pages else None)

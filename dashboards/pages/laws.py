@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import unescape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import dash
 from dash import dcc, html
@@ -37,7 +37,8 @@ FAST_SECONDS = 0.5  # between looks at a fit that is under way
 NO_CUT = "No cut leaves runs enough below it and above it: nothing can be foretold and measured."
 EMPTY = "These runs have no loss that a law could be of."
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in refit.STATE)
-Of = list[Any]  # what is shown: the number of the study that it was made of, and the state that was chosen
+Of: TypeAlias = Annotated[list[Any], (int, dict[str, str])]  # what is shown: the number of its study, and the choice
+Text: TypeAlias = str | None
 
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
@@ -181,7 +182,9 @@ def _register_fit(app: Any, desk: Desk) -> None:
         dash.State("laws-of", "data"),
         dash.State("laws-said", "children"),
     )
-    def fitted(*given: Any) -> tuple[Any, ...]:
+    def fitted(
+        *given: *tuple[Text, Text, Text, Text, Text, Text, int | None, int | None, Of | None, Text],
+    ) -> tuple[Any, ...]:
         *values, _, _, of, said = given
         state = {name: value or "" for name, value in zip(refit.STATE, values, strict=True)}
         view = desk.live.view
@@ -238,10 +241,10 @@ def _register_figures(app: Any, desk: Desk) -> None:
         *drawn_by,
         gallery.shown(FIGURE),
     )
-    def figure(slug: str, of: Of | None, *more: Any) -> tuple[Any, ...]:
+    def figure(slug: str, of: Of | None, axes: str, beside: str, was: gallery.Shown | None) -> tuple[Any, ...]:
         fit = desk.fit(of)
         page = chosen_page(fit, slug)
-        about, *drawn = _drawn(desk, FIGURE, fit, page, of, *more)
+        about, *drawn = _drawn(desk, FIGURE, fit, page, of, axes, beside, was)
         return [{"label": page.title, "value": page.slug} for page in fit.pages], about if page else EMPTY, *drawn
 
     @app.callback(
@@ -249,7 +252,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
         *drawn_by,
         gallery.shown(RESIDUALS),
     )
-    def below(slug: str, of: Of | None, axes: str, _: str, was: list[Any] | None) -> tuple[Any, ...]:
+    def below(slug: str, of: Of | None, axes: str, _: str, was: gallery.Shown | None) -> tuple[Any, ...]:
         fit = desk.fit(of)
         page = None if slug == BELOW else next((page for page in fit.pages if page.slug == BELOW), None)
         return _drawn(desk, RESIDUALS, fit, page, of, axes, STATE["beside"], was)
@@ -272,7 +275,7 @@ def chosen_page(fit: Fit, slug: str) -> Page | None:
 
 
 def _drawn(
-    desk: Desk, name: str, fit: Fit, page: Page | None, of: Of | None, axes: str, beside: str, was: list[Any] | None
+    desk: Desk, name: str, fit: Fit, page: Page | None, of: Of | None, axes: str, beside: str, was: gallery.Shown | None
 ) -> tuple[Any, ...]:
     """A figure on the axes, and with what is beside it, that were chosen."""
     looks = {"published": beside == "published", "linear": axes == "linear"}
@@ -307,14 +310,14 @@ def _register_cut(app: Any, desk: Desk) -> None:
         dash.Input("laws-of", "data"),
         gallery.shown(CUT),
     )
-    def cut(text: str, place: float, of: Of | None, was: list[Any] | None) -> tuple[Any, ...]:
+    def cut(text: str, place: float, of: Of | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         fit = desk.fit(of)
         found = fit.cuts
         if not found:
             nothing = gallery.draw(desk.live, CUT, None, of, was)
             return dash.no_update, 0, 0, {}, 0, gallery.HIDDEN, NO_CUT, *nothing
         moved = dash.ctx.triggered_id == "laws-slider"  # else the address leads, and the slider follows
-        here = found[min(round(place), len(found) - 1)] if moved else refit.nearest_cut(found, text)
+        here = found[min(max(0, round(place)), len(found) - 1)] if moved else refit.nearest_cut(found, text)
         from dashboards.figures.backtest import backtest
 
         page = backtest(fit.study, rows=here.rows)
@@ -364,7 +367,9 @@ def _register_left_out(app: Any, desk: Desk) -> None:
         dash.State({"state": "out"}, "value"),
         prevent_initial_call=True,
     )
-    def change(_: int, __: int, chosen: Mapping[str, Any] | None, reason: str | None, out: str) -> tuple[Any, ...]:
+    def change(
+        _: int | None, __: int | None, chosen: Mapping[str, Any] | None, reason: Text, out: str
+    ) -> tuple[Any, ...]:
         now, same = Choice(left_out=refit.left_out(out)), dash.no_update
         if dash.ctx.triggered_id == "laws-undo":
             return refit.left_out_text(now.undone().left_out), "", same, same, same
@@ -379,6 +384,6 @@ def _register_left_out(app: Any, desk: Desk) -> None:
 
 def runs_in(selection: Mapping[str, Any] | None) -> list[str]:
     """The runs inside a lasso; what is no run (a minimum, a prediction) carries no name."""
-    points = (selection or {}).get("points", [])
-    names = [p["customdata"] for p in points if isinstance(p.get("customdata"), str)]
+    points = (selection or {}).get("points") or []
+    names = [p["customdata"] for p in points if isinstance(p, dict) and isinstance(p.get("customdata"), str)]
     return list(dict.fromkeys(map(unescape, names)))  # style.plain escaped them

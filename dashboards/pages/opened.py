@@ -118,7 +118,7 @@ def _register_curve(app: Any, live: Live, runs: RunTable) -> None:
         dash.Input("tick", "n_intervals"),
         gallery.shown(CURVE),
     )
-    def curve(run_id: str | None, _: int | None, was: list[Any] | None) -> tuple[Any, ...]:
+    def curve(run_id: str | None, _: int | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         row = runs.view.row(run_id) if run_id else None
         version = None if row is None else [row.run_id, f"{hash(loss_trace.stamp(RunDir(live.root, row.run_id)))}"]
         if was is not None and was[1] == version:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dash
 from dash import dcc, html
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PATH, TITLE = "/plan", "Plan"
 STATE = plan.STATE
+Text: TypeAlias = str | None
+Fields: TypeAlias = tuple[Text, Text, Text, Text, Text, Text]  # the values of STATE
 TICK_MS = 500  # between looks at what is made behind the page
 FIGURE = "plan-figure"
 MARKS = {-1: "1/10", 0: "1x", 1: "10x", 2: "100x", 3: "1000x", 4: "10⁴x"}  # of the highest-compute run
@@ -92,14 +94,14 @@ def register(app: Any, live: Live) -> None:
         *asked,
         dash.State("plan-said", "data"),
     )
-    def say(*values: Any) -> tuple[Any, ...]:
+    def say(*values: *tuple[*Fields, int | None, list[Any] | None]) -> tuple[Any, ...]:
         now, parts = _said(planner, live.view, _state(values))
         if now == values[-1]:
             raise dash.exceptions.PreventUpdate
         return (*parts(), now)
 
     @app.callback(*gallery.outputs(FIGURE), *asked, gallery.shown(FIGURE))
-    def draw(*values: Any) -> tuple[Any, ...]:
+    def draw(*values: *tuple[*Fields, int | None, gallery.Shown | None]) -> tuple[Any, ...]:
         view, state = live.view, _state(values)
         found = None if view.study is None or view.study.table.empty else planner.outlook(view, view.study)
         if found is None or (known := found.value) is None:

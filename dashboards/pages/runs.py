@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import dash
 from dash import dcc, html
 
-from dashboards import curve_export, query, writing
+from dashboards import curve_export, faults, query, writing
 from dashboards.columns import COLUMNS, DEFAULT, TEXT
 from dashboards.live import Live
 from dashboards.pages import inputs, opened
@@ -33,6 +33,9 @@ STATE = {
     "run": "",  # the one that is open
     "prompt": writing.PROMPT,  # after which it writes
 }
+Shown: TypeAlias = Annotated[
+    list[Any], (int, list[str], str, list[str] | None, int)
+]  # of which view, and what was asked
 OF_GROUPS = ("runs", "done", "lowest loss", "median loss", "GPU-hours", "USD")  # beside what they have in common
 
 
@@ -130,7 +133,7 @@ def _register_table(app: Any, live: Live, runs: RunTable) -> None:
         columns: list[str] | None,
         order: str | None,
         page: str | None,
-        was: list[Any] | None,
+        was: Shown | None,
     ) -> tuple[Any, ...]:
         by_clock = was is not None and dash.ctx.triggered_id in ("tick", None)
         view = runs.look(at_most_every=opened.LOOK_SECONDS) if by_clock or was is None else runs.view
@@ -211,6 +214,6 @@ def _serve_curves(server: Any, live: Live, runs: RunTable) -> None:
             pieces = curve_export.by_a_process(live.root, ids, kind)
         except (StoreError, OSError) as error:
             return flask.Response(f"no file of curves could be begun: {error}\n", 503, mimetype="text/plain")
-        answer = flask.Response(pieces, mimetype=curve_export.KINDS[kind][1])
+        answer = flask.Response(faults.sent(pieces), mimetype=curve_export.KINDS[kind][1])
         answer.headers.set("Content-Disposition", "attachment", filename=f"curves.{kind}")
         return answer

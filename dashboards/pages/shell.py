@@ -11,12 +11,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 import dash
+import flask
 from dash import dcc, html
 
+from dashboards import faults
 from dashboards.figures.look import COLOURS
 from dashboards.live import Live, View
 from dashboards.pages import answer, compare, fewshot, laws, plan, runs, sweep
@@ -41,7 +43,8 @@ HEAD = '<meta name="viewport" content="width=device-width"><script type="applica
 def app(live: Live) -> Any:
     """The Dash app over what is followed."""
     folder = Path(__file__).resolve().parent.parent / "assets"
-    made = dash.Dash("isoflop", title="isoflop", update_title="", assets_folder=str(folder))
+    server = flask.Flask("isoflop", static_folder=None)  # else it hands out what is in ./static
+    made = dash.Dash("isoflop", server=server, title="isoflop", update_title="", assets_folder=str(folder))
     made.config.suppress_callback_exceptions = True  # a page's components are there while it is shown
     made.index_string = made.index_string.replace("</head>", f"{HEAD.format(json.dumps(COLOURS))}</head>")
     made.layout = _frame
@@ -100,7 +103,8 @@ def _frame() -> Any:
             html.Header(
                 [html.H1("isoflop", id="name"), html.Nav(id="nav"), html.P("starting", id="state", role="status")]
             ),
-            html.P(id="unread", className="warning", role="alert"),
+            *(html.P(id=name, className="warning", role="alert") for name in ("unread", faults.PLACE)),
+            dcc.Store(id=faults.SINCE),
             html.Main(id="page"),
             dcc.Interval(id="tick", interval=1000 * TICK_SECONDS),
         ]
@@ -129,7 +133,7 @@ def _register(made: Any, live: Live) -> None:
         dash.Input("route", "data"),
         prevent_initial_call=True,
     )
-    def show(route: list[str]) -> tuple[Any, ...]:
+    def show(route: Annotated[list[str], (str, str)]) -> tuple[Any, ...]:
         path, search = route
         page = next((page for page in PAGES if page.PATH == path), None)
         nav = [
@@ -141,13 +145,17 @@ def _register(made: Any, live: Live) -> None:
         return page.layout(live, chosen), nav, wrong, page.STATE
 
     @made.callback(
-        *(dash.Output(name, "children") for name in ("name", "state")),
+        *(dash.Output(name, "children") for name in ("name", "state", faults.PLACE)),
         dash.Input("tick", "n_intervals"),
-        *(dash.State(name, "children") for name in ("name", "state")),
+        *(dash.State(name, "children") for name in ("name", "state", faults.PLACE)),
+        dash.State(faults.SINCE, "data"),
     )
-    def state(_: int | None, *was: str) -> tuple[str, str]:
+    def state(
+        _: int | None, name: str | None, before: str | None, failed: str | None, since: float | None
+    ) -> tuple[Any, ...]:
         view = live.view
         now = (f"isoflop: {view.name}" if view.name else "isoflop", said(view))
-        if now == was:
+        over = bool(failed) and (since is None or time.monotonic() - since > faults.SHOWN_SECONDS)
+        if now == (name, before) and not over:
             raise dash.exceptions.PreventUpdate
-        return now
+        return (*now, "" if over else dash.no_update)
