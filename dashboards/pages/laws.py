@@ -20,6 +20,7 @@ from dashboards.pages import gallery, inputs, tables
 from dashboards.refit import STARTED, Choice, Cut, Fit
 from gpt3core.errors import UsageError
 from gpt3core.words import flops, number_of, powers
+from sweeps.watching.words import printable
 
 if TYPE_CHECKING:
     from dashboards.figures.style import Page
@@ -177,15 +178,16 @@ def _register_fit(app: Any, desk: Desk) -> None:
         dash.Output("laws-tick", "disabled"),
         dash.Output("laws-shown", "className"),
         *CHOSEN,
+        *(dash.Input({"state": name}, "value") for name in ("figure", "cut")),
         dash.Input("tick", "n_intervals"),
         dash.Input("laws-tick", "n_intervals"),
         dash.State("laws-of", "data"),
         dash.State("laws-said", "children"),
     )
     def fitted(
-        *given: *tuple[Text, Text, Text, Text, Text, Text, int | None, int | None, Of | None, Text],
+        *given: *tuple[Text, Text, Text, Text, Text, Text, Text, Text, int | None, int | None, Of | None, Text],
     ) -> tuple[Any, ...]:
-        *values, _, _, of, said = given
+        *values, slug, cut, _, _, of, said = given
         state = {name: value or "" for name, value in zip(refit.STATE, values, strict=True)}
         view = desk.live.view
         if view.study is None:
@@ -194,12 +196,21 @@ def _register_fit(app: Any, desk: Desk) -> None:
             return dash.no_update, view.waiting, True, UNFITTED
         found = desk.ask(view, state)
         now = [found.of, state]
-        parts = [f"{sentence}." for sentence in refit.unread(state, view.study)]
+        wrong = [*refit.unread(state, view.study), *unfound(found.value, slug or "", cut or "")]
+        parts = [f"{printable(sentence)}." for sentence in wrong]
         parts += [progress(found, state, shown=desk.shown(of) if of != now else None)]
         told = " ".join(part for part in parts if part)
         ready = found.value is not None and of != now
         shown = "" if ready or of == now else UNFITTED if of is None else OLDER
         return now if ready else dash.no_update, told if told != said else dash.no_update, found.done, shown
+
+
+def unfound(fit: Fit | None, slug: str, cut: str) -> list[str]:
+    """What an address asks for that a fit has not, a sentence each."""
+    if fit is None:
+        return []
+    figure = inputs.absent("figure", slug, STATE["figure"], [page.slug for page in fit.pages])
+    return [sentence for sentence in (figure, refit.moved(cut, fit.cuts)) if sentence]
 
 
 def progress(found: Any, state: Mapping[str, str], shown: Fit | None) -> str:

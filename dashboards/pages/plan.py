@@ -14,6 +14,7 @@ from dashboards.live import Live, View
 from dashboards.pages import gallery, inputs, tables
 from dashboards.plan import Asked, Outlook
 from gpt3core.words import number_of
+from sweeps.watching.words import printable
 
 if TYPE_CHECKING:
     from analysis.estimation.predict import Prediction
@@ -176,7 +177,7 @@ def _spelt(
     planner: Planner, asked: Asked, wrong: list[str], known: Found[Outlook], design: Found[NextRuns]
 ) -> tuple[Any, ...]:
     nexts = _next(planner, asked, design)
-    wrong = [*wrong, *filter(None, [known.problem])]
+    wrong = [*map(printable, wrong), *filter(None, [known.problem])]
     older = "" if known.value is None else f" What is shown is of {number_of(len(known.value.study.table), 'run')}."
     waits = [] if known.done else [html.Dt("waiting"), html.Dd(f"{DRAWING}{older}")]
     if known.value is None:

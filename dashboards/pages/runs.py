@@ -18,6 +18,7 @@ from gpt3core.errors import StoreError
 from gpt3core.hints import nearest
 from gpt3core.words import plain
 from sweeps.watching.run_table import Row, RunsView, RunTable
+from sweeps.watching.words import printable
 
 PATH, TITLE = "/runs", "Runs"
 PAGE_ROWS = 50
@@ -79,9 +80,12 @@ def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
     if live.of_table:
         return {}
     wrong = inputs.refused(state, {"group": COLUMNS})
-    unknown = [word for word in state["sort"].split(",") if word and word.removeprefix("-") not in COLUMNS]
+    words = [word for word in state["sort"].split(",") if word]
+    unknown = [word for word in words if word.removeprefix("-") not in COLUMNS]
     if unknown:
         wrong["sort"] = f"there is no column {unknown[0]:.40}{nearest(unknown[0], tuple(COLUMNS))}"
+    elif len({word.removeprefix("-") for word in words}) < len(words):
+        wrong["sort"] = "a column stands there twice"
     if state["columns"] and shown_columns(state["columns"]) != _parsed(state["columns"]):
         wrong["columns"] = f"a list of columns, like {json.dumps(DEFAULT[:2])}"
     if state["page"] and str(_whole(state["page"])) != state["page"].lstrip("0"):
@@ -93,7 +97,7 @@ def shown_columns(text: str) -> list[str]:
     """Columns from an address; those by default where it says nothing sensible."""
     given = _parsed(text)
     known = [name for name in given if isinstance(name, str) and name in COLUMNS] if isinstance(given, list) else []
-    return known or list(DEFAULT)
+    return list(dict.fromkeys(known)) or list(DEFAULT)
 
 
 def _parsed(text: str) -> Any:
@@ -144,11 +148,8 @@ def _register_table(app: Any, live: Live, runs: RunTable) -> None:
         if by_clock and was == [view.number, asked, wanted.problem, columns, at]:
             raise dash.exceptions.PreventUpdate
         kept = wanted.keep(view.rows)
-        if asked[1] in COLUMNS:
-            table, at = _grouped(kept, asked[1], at, asked[0])
-        else:
-            table, at = _listed(kept, asked[2], columns, at)
-        said = _count(view, kept, wanted.problem, asked[0])
+        table = _grouped(kept, asked[1], at, asked[0]) if asked[1] in COLUMNS else _listed(kept, asked[2], columns, at)
+        said = _count(view, kept, [wanted.problem, _beyond(at + 1, table["pages"])], asked[0])
         return table, said, str(at + 1), [view.number, asked, wanted.problem, columns, at]
 
     app.clientside_callback(
@@ -158,22 +159,29 @@ def _register_table(app: Any, live: Live, runs: RunTable) -> None:
     )
 
 
-def _listed(kept: Sequence[Row], order: str, columns: Sequence[str] | None, at: int) -> tuple[dict[str, Any], int]:
-    """A page of runs for assets/table.js, and its number from zero."""
+def _beyond(asked: int, pages: int) -> str:
+    """A sentence on a page beyond the last one."""
+    return (
+        f"page={asked}: there {'is' if pages == 1 else 'are'} {pages}; the last one is shown" if asked > pages else ""
+    )
+
+
+def _listed(kept: Sequence[Row], order: str, columns: Sequence[str] | None, at: int) -> dict[str, Any]:
+    """A page of runs for assets/table.js, ``at`` from zero."""
     rows, at, pages = query.page(query.ordered(kept, order or ORDER), at, PAGE_ROWS)
     shown = [COLUMNS[name] for name in columns or DEFAULT if name in COLUMNS]
     heads = [{"name": c.name, "title": c.title, "kind": "" if c.kind == TEXT else "number"} for c in shown]
     data = [{"id": row.run_id, "cells": [column.shown(row) for column in shown]} for row in rows]
-    return {"heads": heads, "rows": data, "sort": order, "page": at + 1, "pages": pages, "groups": False}, at
+    return {"heads": heads, "rows": data, "sort": order, "page": at + 1, "pages": pages, "groups": False}
 
 
-def _grouped(kept: Sequence[Row], by: str, at: int, words: str) -> tuple[dict[str, Any], int]:
+def _grouped(kept: Sequence[Row], by: str, at: int, words: str) -> dict[str, Any]:
     """The same of groups, each by the filter that gives its runs."""
     groups, at, pages = query.page(query.grouped(kept, COLUMNS[by]), at, PAGE_ROWS)
     heads = [{"name": by, "title": COLUMNS[by].title, "kind": ""}]
     heads += [{"name": title, "title": title, "kind": "number"} for title in OF_GROUPS]
     data = [{"id": f"{words} {one.word}".strip(), "cells": _group(one)} for one in groups]
-    return {"heads": heads, "rows": data, "sort": "", "page": at + 1, "pages": pages, "groups": True}, at
+    return {"heads": heads, "rows": data, "sort": "", "page": at + 1, "pages": pages, "groups": True}
 
 
 def _group(one: Group) -> list[str]:
@@ -182,15 +190,15 @@ def _group(one: Group) -> list[str]:
     return [one.value, f"{one.runs:,}", f"{one.done:,}", *losses, plain(one.gpu_hours), f"{one.cost:,.2f}"]
 
 
-def _count(view: RunsView, kept: Sequence[Row], problem: str, words: str) -> list[Any]:
+def _count(view: RunsView, kept: Sequence[Row], problems: Sequence[str], words: str) -> list[Any]:
     """How many there are, what was not understood, and where to have their curves."""
     total = f"{len(kept):,} of {len(view.rows):,} runs" if len(kept) < len(view.rows) else f"{len(kept):,} runs"
     left = [f"{n:,} {what}" for n, what in ((view.unseen, "runs"), (view.unread, "losses")) if n]
     parts: list[Any] = [f"{total}{'; still being read: ' if left else ''}{' and '.join(left)}. "]
     if kept:
         parts += ["Their curves, every step: ", *opened.links(words)]
-    for sentence in filter(None, (problem, view.problem)):
-        parts.append(html.Span(f" {sentence}", className="warning"))
+    for sentence in filter(None, (*problems, view.problem)):
+        parts.append(html.Span(f" {printable(sentence)}", className="warning"))
     return parts
 
 
@@ -202,9 +210,12 @@ def _serve_curves(server: Any, live: Live, runs: RunTable) -> None:
     def curves(kind: str) -> Any:
         if kind not in curve_export.KINDS:
             return flask.Response(f"curves.{kind:.10}: csv or parquet\n", 404, mimetype="text/plain")
-        wanted = query.parse(flask.request.args.get("filter", ""), live.sets.find)
-        if wanted.problem:
-            return flask.Response(f"{wanted.problem}\n", 400, mimetype="text/plain")
+        asked = flask.request.args.to_dict(flat=False)
+        words = asked.pop("filter", [""])
+        wanted = query.parse(words[0], live.sets.find)
+        if asked or len(words) > 1 or wanted.problem:
+            why = wanted.problem or "a file of curves takes one filter=, and nothing else"
+            return flask.Response(f"{printable(why)}\n", 400, mimetype="text/plain")
         view = runs.whole()
         if view.problem or view.unseen or view.unread:
             why = view.problem or f"{view.unseen + view.unread:,} runs cannot be read now"

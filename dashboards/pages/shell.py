@@ -24,6 +24,7 @@ from dashboards.live import Live, View
 from dashboards.pages import answer, compare, fewshot, laws, plan, runs, sweep
 from dashboards.pages.inputs import LONGEST
 from gpt3core.hints import nearest
+from sweeps.watching.words import printable
 
 TICK_SECONDS = 2.0
 PAGES: tuple[ModuleType, ...] = (
@@ -73,8 +74,11 @@ def filled(defaults: Mapping[str, str], search: str) -> tuple[dict[str, str], li
     except ValueError:
         return dict(defaults), [f"more than {MOST_WORDS} values: none of them is taken"]
     wrong = [
-        f"{name:.40}: this page has no such value{nearest(name, tuple(defaults))}" for name in given.keys() - defaults
+        f"{name or '=':.40}: this page has no such value{nearest(name, tuple(defaults))}"
+        for name in given.keys() - defaults
     ]
+    twice = [name for name in defaults if len(given.get(name, [])) > 1]
+    wrong += [f"{name}: given {len(given[name])} times; the last one is taken" for name in twice]
     long = [name for name in defaults if len(given.get(name, [""])[-1]) > LONGEST]
     wrong += [f"{name}: longer than {LONGEST:,} characters" for name in long]
     state = {name: value if name in long else given.get(name, [value])[-1] for name, value in defaults.items()}
@@ -88,7 +92,7 @@ def taken(page: ModuleType, live: Live, search: str) -> tuple[dict[str, str], st
     for name, why in unread.items():
         instead = f"; {page.STATE[name]} is taken" if page.STATE[name] else ""
         wrong.append(f"{name}={state[name]:.40}: {why}{instead}")
-    said = f"{IN_VAIN}{'; '.join(wrong)}" if wrong else ""
+    said = printable(f"{IN_VAIN}{'; '.join(wrong)}") if wrong else ""
     end = "" if not said or said.endswith("?") else "."
     return {**state, **{name: page.STATE[name] for name in unread}}, said + end
 
