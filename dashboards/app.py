@@ -10,7 +10,6 @@ once. The traffic is not encrypted: over a network that is not yours, ssh -L is 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 import sys
@@ -119,11 +118,9 @@ def listening(at: Door, port: int) -> socket.socket:
 def serve(live: Live, listener: socket.socket, at: Door) -> Any:
     """A server over what is followed, not yet serving. Requests are not logged: a page asks every two seconds."""
     app = build(live, at)
-    from werkzeug.serving import make_server
+    from dashboards.server import Server
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    host, port = listener.getsockname()[:2]
-    return make_server(host, port, app.server, threaded=True, fd=listener.fileno())
+    return Server(app.server, listener)
 
 
 def build(live: Live, at: Door) -> Any:
@@ -136,7 +133,7 @@ def build(live: Live, at: Door) -> Any:
         import dash
     except ImportError as error:
         raise StoreError("dashboards.app needs dash: pip install 'isoflop[app]', or use dashboards.report") from error
-    from dashboards import exports
+    from dashboards import exports, faults
     from dashboards.pages import shell
 
     app = shell.app(live)
@@ -144,6 +141,7 @@ def build(live: Live, at: Door) -> Any:
     app.server.register_error_handler(dash.exceptions.DependencyException, lambda _: ("no such file\n", 404))
     exports.serve(app.server, live.shelf)
     guard(app.server, at, app.csp_hashes())
+    faults.watch(app)
     return app
 
 

@@ -11,10 +11,11 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 from analysis.settings import COMPUTES, COUNTS, StudySettings
 from dashboards import typed
+from dashboards.faults import fits
 from gpt3core.errors import UsageError
 from gpt3core.words import flops, number_of
 
@@ -32,6 +33,7 @@ STATE = {"law": STARTED, "N": STARTED, "C": STARTED, "from": "", "to": "", "out"
 GROUP = "laws"  # of figures
 MANY = 500  # runs, whose fit takes far longer than a process does to start
 MOST_REASON, MOST_TEXT = 200, 15_000  # characters of a reason, and of all that is left out as text
+MOST_CUTS = 12  # that a sentence names
 
 
 # ------------------------------------------------------------------------------------------------------------- a choice
@@ -66,9 +68,13 @@ class Choice:
         Raises:
             UsageError: without a reason, without a run, or with more than an address takes.
         """
-        reason, more = " ".join(reason.split())[:MOST_REASON], tuple(run for run in runs if run not in self.runs)
+        reason, more = " ".join(reason.split()), tuple(run for run in runs if run not in self.runs)
         if not reason:
             raise UsageError("why are these runs left out? The reason is kept with them")
+        if len(reason) > MOST_REASON:
+            raise UsageError(
+                f"this reason has {len(reason)} characters, which stand in the address: {MOST_REASON} at most"
+            )
         if not more:
             raise UsageError("no run is selected that is not left out already: draw a lasso around some")
         steps = (*self.left_out, LeftOut(reason=reason, runs=more))
@@ -116,9 +122,21 @@ def unread(state: Mapping[str, str], study: Study) -> list[str]:
     said = [f"{name}={state[name]:.40}: {words}" for name, words in _window_problems(state).items()]
     there, steps = set(study.everything.run_id), left_out(state.get("out", ""))
     if state.get("out") and not steps:
-        said.append(f"out={state['out']:.40}: no list of reasons, each with names of runs")
+        said.append(
+            f"out={state['out']:.40}: no list of reasons (of {MOST_REASON} characters at most), each with names of runs"
+        )
     gone = [run for step in steps for run in step.runs if run not in there]
     return said + ([f"{len(gone)} of the runs left out are not here: {', '.join(gone)[:200]}"] if gone else [])
+
+
+def moved(text: str, found: Sequence[Cut]) -> str:
+    """A sentence on a cut that a permalink asks for between or beyond those that there are."""
+    wanted = _flops(text)
+    if wanted is None or not found or flops((near := nearest_cut(found, text)).fitted_to) == flops(wanted):
+        return ""
+    every = list(dict.fromkeys(flops(cut.fitted_to) for cut in found))
+    some = every if len(every) <= MOST_CUTS else [*every[: MOST_CUTS - 1], "...", every[-1]]
+    return f"cut={text:.40}: the fits end at {', '.join(some)} FLOPs; the nearest, {flops(near.fitted_to)}, is taken"
 
 
 def _window_problems(state: Mapping[str, str]) -> dict[str, str]:
@@ -142,11 +160,12 @@ def left_out(text: str) -> tuple[LeftOut, ...]:
     """What a permalink leaves out; nothing where it is no list of [reason, [names]]."""
     try:
         steps = json.loads(text) if text else []
-        found = [LeftOut(reason=reason[:MOST_REASON], runs=tuple(runs)) for reason, runs in steps]
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, RecursionError):
         return ()
-    words = [step.reason for step in found] + [run for step in found for run in step.runs]
-    return tuple(found) if all(isinstance(word, str) and word for word in words) else ()
+    if not fits(steps, list[Annotated[list[Any], (str, list[str])]]):
+        return ()
+    found = tuple(LeftOut(reason=reason, runs=tuple(runs)) for reason, runs in steps)
+    return found if all(0 < len(step.reason) <= MOST_REASON and step.runs and all(step.runs) for step in found) else ()
 
 
 def left_out_text(steps: Sequence[LeftOut]) -> str:

@@ -107,6 +107,8 @@ def guard(server: Flask, at: Door, scripts: Sequence[str]) -> None:
     @server.after_request
     def tell(answer: Any) -> Any:
         answer.headers.update({**HEADERS, "Content-Security-Policy": policy})
+        if "ETag" not in answer.headers:  # what is no file of the program: nobody keeps it for the next one to ask
+            answer.headers.setdefault("Cache-Control", "no-store")
         return answer
 
 
@@ -156,4 +158,4 @@ def _is_same(headers: Any, host: str) -> bool:
     origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
     if site is not None and site not in ("same-origin", "none"):
         return False
-    return origin is None or urlsplit(origin).netloc == host
+    return origin is None or origin in (f"http://{host}", f"https://{host}")

@@ -41,7 +41,7 @@ def register(app: Any, live: Live) -> None:
         dash.Input("tick", "n_intervals"),
         gallery.shown(PICTURE),
     )
-    def show(_: int | None, was: list[Any] | None) -> tuple[Any, ...]:
+    def show(_: int | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         view = live.view
         picture = view.pages[0] if view.pages else None
         drawn = gallery.draw(live, PICTURE, picture, view.number, was)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import dash
 from dash import dcc, html
@@ -28,7 +28,7 @@ ALONE = (
     "few values, such as the data mixture."
 )
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in pairs.STATE)
-Of = list[Any]  # what is shown: the number of the study of that time, and the pair
+Of: TypeAlias = Annotated[list[Any], (int, str, str, str)]  # what is shown: the number of its study, and the pair
 Compared: TypeAlias = "list[tuple[Ladders, Comparison]]"
 
 
@@ -113,7 +113,9 @@ def _register_comparison(app: Any, live: Live, done: Behind[Compared]) -> None:
         dash.State("compare-of", "data"),
         dash.State("compare-said", "children"),
     )
-    def compared(by: str, a: str, b: str, _: int, __: int, of: Of | None, said: str) -> tuple[Any, ...]:
+    def compared(
+        by: str, a: str, b: str, _: int | None, __: int | None, of: Of | None, said: str | None
+    ) -> tuple[Any, ...]:
         if not live.view.number and not live.view.problem:
             return dash.no_update, "Reading the runs.", True
         if a == b:
@@ -141,38 +143,40 @@ def progress(found: Found[Compared], shown: str) -> str:
 
 
 def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
-    def shown(of: Of | None) -> Compared:
+    def shown(of: Of | None) -> tuple[Of, Compared]:
         found = None if of is None else done.peek(tuple(of[1:]))
-        if found is None:
+        if of is None or found is None:
             raise dash.exceptions.PreventUpdate
-        return found
+        return of, found
 
     @app.callback(dash.Output("compare-command", "children"), *CHOSEN)
     def command(by: str, a: str, b: str) -> str:
         return typed.command("analysis.compare", pairs.settings(live.given, live.root, Pair(by=by, a=a, b=b)))
 
     @app.callback(dash.Output("compare-words", "children"), dash.Input("compare-of", "data"))
-    def said(of: Of) -> list[Any]:
+    def said(of: Of | None) -> list[Any]:
         from analysis.output import comparison as words
 
         parts = []
-        for _, found in shown(of):
+        for _, found in shown(of)[1]:
             sentences = [html.Li(gallery.typeset(line)) for line in words.sentences(found)]
             parts += [html.H2(gallery.typeset(words.title(found))), html.Ul(sentences)]
         return parts
 
     @app.callback(*gallery.outputs(MULTIPLIER), dash.Input("compare-of", "data"), gallery.shown(MULTIPLIER))
-    def multiplier(of: Of, was: list[Any] | None) -> tuple[Any, ...]:
+    def multiplier(of: Of | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         from dashboards.figures.comparison import multipliers
 
-        page = multipliers([found for _, found in shown(of)])
+        of, compared = shown(of)
+        page = multipliers([found for _, found in compared])
         return gallery.draw(live, MULTIPLIER, page, of, was, _code(live, of, "multipliers"), of=of[1:])
 
     @app.callback(*gallery.outputs(FRONTIERS), dash.Input("compare-of", "data"), gallery.shown(FRONTIERS))
-    def both(of: Of, was: list[Any] | None) -> tuple[Any, ...]:
+    def both(of: Of | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         from dashboards.figures.comparison import frontiers
 
-        page = frontiers(*shown(of)[0])
+        of, compared = shown(of)
+        page = frontiers(*compared[0])
         return gallery.draw(live, FRONTIERS, page, of, was, _code(live, of, "frontiers"), of=of[1:])
 
 

@@ -38,12 +38,14 @@ def register(app: Any, live: Live) -> None:
         dash.Input("tick", "n_intervals"),
         gallery.shown(FIGURE),
     )
-    def show(chosen: str, _: int | None, was: list[Any] | None) -> tuple[Any, ...]:
+    def show(chosen: str, _: int | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         view = live.view
         pages = [page for page in view.pages if page.group == GROUP]
         page = next((page for page in pages if page.slug == chosen), pages[0] if pages else None)
         why = EMPTY if view.number else view.waiting
-        version = view.number if pages else why  # what is said there changes too
+        said = inputs.absent(KEY, chosen, STATE[KEY], [page.slug for page in pages])
+        version = [view.number, said] if pages else why  # what is said there changes too
         about, *drawn = gallery.draw(live, FIGURE, page, version, was)
         labels = [{"label": page.title, "value": page.slug} for page in pages]
-        return labels, about if pages else why, *drawn
+        lead = [html.Strong(f"{said}. ", className="warning")] if said else []
+        return labels, [*lead, *about] if pages else why, *drawn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import dash
 from dash import dcc, html
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HIDDEN = {"display": "none"}
 WHOLE = ("annotations", "images", "shapes")  # of a layout: lists that a figure may be without
+Shown: TypeAlias = Annotated[list[Any], (Any, Any, Any)]  # what a browser has of a figure: which one, of what, its axes
 
 
 def figure(name: str) -> list[Any]:
@@ -54,7 +55,7 @@ def draw(
     name: str,
     page: Page | None,
     version: Any,
-    was: list[Any] | None,
+    was: Shown | None,
     code: str | None = None,
     *,
     of: Any = None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dash import dcc, html
 
 from dashboards.live import Live
+from sweeps.watching.words import printable
 
 LONGEST = 20_000  # characters of a value in an address
 
@@ -53,6 +54,13 @@ def slugs(live: Live, group: str) -> list[str]:
     if live.view.number:
         return [page.slug for page in live.view.pages if page.group == group]
     return [*catalogue.SLUGS, "trunks", "finetuned"]
+
+
+def absent(name: str, value: str, default: str, there: Sequence[str]) -> str:
+    """A sentence on an address that asks for one of what a fit has not; the first stands in its place."""
+    if value in ("", default, *there) or not there:
+        return ""
+    return printable(f"{name}={value:.40}: of these runs there are {', '.join(there)}; {there[0]} is taken")
 
 
 def refused(state: Mapping[str, str], allowed: Mapping[str, Collection[str]]) -> dict[str, str]:

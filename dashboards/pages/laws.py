@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import unescape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import dash
 from dash import dcc, html
@@ -20,6 +20,7 @@ from dashboards.pages import gallery, inputs, tables
 from dashboards.refit import STARTED, Choice, Cut, Fit
 from gpt3core.errors import UsageError
 from gpt3core.words import flops, number_of, powers
+from sweeps.watching.words import printable
 
 if TYPE_CHECKING:
     from dashboards.figures.style import Page
@@ -37,7 +38,8 @@ FAST_SECONDS = 0.5  # between looks at a fit that is under way
 NO_CUT = "No cut leaves runs enough below it and above it: nothing can be foretold and measured."
 EMPTY = "These runs have no loss that a law could be of."
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in refit.STATE)
-Of = list[Any]  # what is shown: the number of the study that it was made of, and the state that was chosen
+Of: TypeAlias = Annotated[list[Any], (int, dict[str, str])]  # what is shown: the number of its study, and the choice
+Text: TypeAlias = str | None
 
 
 def layout(live: Live, state: Mapping[str, str]) -> Any:
@@ -176,13 +178,16 @@ def _register_fit(app: Any, desk: Desk) -> None:
         dash.Output("laws-tick", "disabled"),
         dash.Output("laws-shown", "className"),
         *CHOSEN,
+        *(dash.Input({"state": name}, "value") for name in ("figure", "cut")),
         dash.Input("tick", "n_intervals"),
         dash.Input("laws-tick", "n_intervals"),
         dash.State("laws-of", "data"),
         dash.State("laws-said", "children"),
     )
-    def fitted(*given: Any) -> tuple[Any, ...]:
-        *values, _, _, of, said = given
+    def fitted(
+        *given: *tuple[Text, Text, Text, Text, Text, Text, Text, Text, int | None, int | None, Of | None, Text],
+    ) -> tuple[Any, ...]:
+        *values, slug, cut, _, _, of, said = given
         state = {name: value or "" for name, value in zip(refit.STATE, values, strict=True)}
         view = desk.live.view
         if view.study is None:
@@ -191,12 +196,21 @@ def _register_fit(app: Any, desk: Desk) -> None:
             return dash.no_update, view.waiting, True, UNFITTED
         found = desk.ask(view, state)
         now = [found.of, state]
-        parts = [f"{sentence}." for sentence in refit.unread(state, view.study)]
+        wrong = [*refit.unread(state, view.study), *unfound(found.value, slug or "", cut or "")]
+        parts = [f"{printable(sentence)}." for sentence in wrong]
         parts += [progress(found, state, shown=desk.shown(of) if of != now else None)]
         told = " ".join(part for part in parts if part)
         ready = found.value is not None and of != now
         shown = "" if ready or of == now else UNFITTED if of is None else OLDER
         return now if ready else dash.no_update, told if told != said else dash.no_update, found.done, shown
+
+
+def unfound(fit: Fit | None, slug: str, cut: str) -> list[str]:
+    """What an address asks for that a fit has not, a sentence each."""
+    if fit is None:
+        return []
+    figure = inputs.absent("figure", slug, STATE["figure"], [page.slug for page in fit.pages])
+    return [sentence for sentence in (figure, refit.moved(cut, fit.cuts)) if sentence]
 
 
 def progress(found: Any, state: Mapping[str, str], shown: Fit | None) -> str:
@@ -238,10 +252,10 @@ def _register_figures(app: Any, desk: Desk) -> None:
         *drawn_by,
         gallery.shown(FIGURE),
     )
-    def figure(slug: str, of: Of | None, *more: Any) -> tuple[Any, ...]:
+    def figure(slug: str, of: Of | None, axes: str, beside: str, was: gallery.Shown | None) -> tuple[Any, ...]:
         fit = desk.fit(of)
         page = chosen_page(fit, slug)
-        about, *drawn = _drawn(desk, FIGURE, fit, page, of, *more)
+        about, *drawn = _drawn(desk, FIGURE, fit, page, of, axes, beside, was)
         return [{"label": page.title, "value": page.slug} for page in fit.pages], about if page else EMPTY, *drawn
 
     @app.callback(
@@ -249,7 +263,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
         *drawn_by,
         gallery.shown(RESIDUALS),
     )
-    def below(slug: str, of: Of | None, axes: str, _: str, was: list[Any] | None) -> tuple[Any, ...]:
+    def below(slug: str, of: Of | None, axes: str, _: str, was: gallery.Shown | None) -> tuple[Any, ...]:
         fit = desk.fit(of)
         page = None if slug == BELOW else next((page for page in fit.pages if page.slug == BELOW), None)
         return _drawn(desk, RESIDUALS, fit, page, of, axes, STATE["beside"], was)
@@ -272,7 +286,7 @@ def chosen_page(fit: Fit, slug: str) -> Page | None:
 
 
 def _drawn(
-    desk: Desk, name: str, fit: Fit, page: Page | None, of: Of | None, axes: str, beside: str, was: list[Any] | None
+    desk: Desk, name: str, fit: Fit, page: Page | None, of: Of | None, axes: str, beside: str, was: gallery.Shown | None
 ) -> tuple[Any, ...]:
     """A figure on the axes, and with what is beside it, that were chosen."""
     looks = {"published": beside == "published", "linear": axes == "linear"}
@@ -307,14 +321,14 @@ def _register_cut(app: Any, desk: Desk) -> None:
         dash.Input("laws-of", "data"),
         gallery.shown(CUT),
     )
-    def cut(text: str, place: float, of: Of | None, was: list[Any] | None) -> tuple[Any, ...]:
+    def cut(text: str, place: float, of: Of | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         fit = desk.fit(of)
         found = fit.cuts
         if not found:
             nothing = gallery.draw(desk.live, CUT, None, of, was)
             return dash.no_update, 0, 0, {}, 0, gallery.HIDDEN, NO_CUT, *nothing
         moved = dash.ctx.triggered_id == "laws-slider"  # else the address leads, and the slider follows
-        here = found[min(round(place), len(found) - 1)] if moved else refit.nearest_cut(found, text)
+        here = found[min(max(0, round(place)), len(found) - 1)] if moved else refit.nearest_cut(found, text)
         from dashboards.figures.backtest import backtest
 
         page = backtest(fit.study, rows=here.rows)
@@ -364,7 +378,9 @@ def _register_left_out(app: Any, desk: Desk) -> None:
         dash.State({"state": "out"}, "value"),
         prevent_initial_call=True,
     )
-    def change(_: int, __: int, chosen: Mapping[str, Any] | None, reason: str | None, out: str) -> tuple[Any, ...]:
+    def change(
+        _: int | None, __: int | None, chosen: Mapping[str, Any] | None, reason: Text, out: str
+    ) -> tuple[Any, ...]:
         now, same = Choice(left_out=refit.left_out(out)), dash.no_update
         if dash.ctx.triggered_id == "laws-undo":
             return refit.left_out_text(now.undone().left_out), "", same, same, same
@@ -379,6 +395,6 @@ def _register_left_out(app: Any, desk: Desk) -> None:
 
 def runs_in(selection: Mapping[str, Any] | None) -> list[str]:
     """The runs inside a lasso; what is no run (a minimum, a prediction) carries no name."""
-    points = (selection or {}).get("points", [])
-    names = [p["customdata"] for p in points if isinstance(p.get("customdata"), str)]
+    points = (selection or {}).get("points") or []
+    names = [p["customdata"] for p in points if isinstance(p, dict) and isinstance(p.get("customdata"), str)]
     return list(dict.fromkeys(map(unescape, names)))  # style.plain escaped them

@@ -20,6 +20,7 @@ from gpt3core.errors import StoreError
 from gpt3core.store.rundir import RunDir
 from sweeps.watching import loss_trace
 from sweeps.watching.run_table import RunTable
+from sweeps.watching.words import printable
 
 LOOK_SECONDS = 1.5  # between two looks at the store, however many pages ask
 BESIDE = 8  # runs beside each other at most
@@ -84,7 +85,7 @@ def _register_one(app: Any, live: Live, runs: RunTable) -> None:
         if was == now:
             raise dash.exceptions.PreventUpdate
         if row is None:
-            return [html.P(f"No run of this store is called {run_id:.80}.")] if run_id else [], now
+            return [html.P(_nobody(run_id))] if run_id else [], now
         return _opened(one_run.read(live.root, row)), now
 
     @app.callback(dash.Output("runs-commands", "children"), dash.Input("runs-opened", "data"))
@@ -118,7 +119,7 @@ def _register_curve(app: Any, live: Live, runs: RunTable) -> None:
         dash.Input("tick", "n_intervals"),
         gallery.shown(CURVE),
     )
-    def curve(run_id: str | None, _: int | None, was: list[Any] | None) -> tuple[Any, ...]:
+    def curve(run_id: str | None, _: int | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         row = runs.view.row(run_id) if run_id else None
         version = None if row is None else [row.run_id, f"{hash(loss_trace.stamp(RunDir(live.root, row.run_id)))}"]
         if was is not None and was[1] == version:
@@ -152,9 +153,15 @@ def _register_closing(app: Any) -> None:
         return ""
 
 
+def _nobody(name: str) -> str:
+    return printable(f"No run of this store is called {name:.80}.")
+
+
 def _chosen(root: Path, there: list[str], unknown: list[str]) -> list[Any]:
     """What was chosen, beside each other, and what there is none of."""
-    parts: list[Any] = [html.P(f"No run of this store is called {name:.80}.") for name in unknown[:3]]
+    parts: list[Any] = [html.P(_nobody(name)) for name in unknown[:3]]
+    if len(unknown) > 3:
+        parts.append(html.P(f"Nor are there {len(unknown) - 3:,} others that are chosen."))
     if there or unknown:
         parts.append(html.Button("choose none", id="runs-clear"))
     if len(there) == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dash
 from dash import dcc, html
@@ -14,6 +14,7 @@ from dashboards.live import Live, View
 from dashboards.pages import gallery, inputs, tables
 from dashboards.plan import Asked, Outlook
 from gpt3core.words import number_of
+from sweeps.watching.words import printable
 
 if TYPE_CHECKING:
     from analysis.estimation.predict import Prediction
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 PATH, TITLE = "/plan", "Plan"
 STATE = plan.STATE
+Text: TypeAlias = str | None
+Fields: TypeAlias = tuple[Text, Text, Text, Text, Text, Text]  # the values of STATE
 TICK_MS = 500  # between looks at what is made behind the page
 FIGURE = "plan-figure"
 MARKS = {-1: "1/10", 0: "1x", 1: "10x", 2: "100x", 3: "1000x", 4: "10⁴x"}  # of the highest-compute run
@@ -92,14 +95,14 @@ def register(app: Any, live: Live) -> None:
         *asked,
         dash.State("plan-said", "data"),
     )
-    def say(*values: Any) -> tuple[Any, ...]:
+    def say(*values: *tuple[*Fields, int | None, list[Any] | None]) -> tuple[Any, ...]:
         now, parts = _said(planner, live.view, _state(values))
         if now == values[-1]:
             raise dash.exceptions.PreventUpdate
         return (*parts(), now)
 
     @app.callback(*gallery.outputs(FIGURE), *asked, gallery.shown(FIGURE))
-    def draw(*values: Any) -> tuple[Any, ...]:
+    def draw(*values: *tuple[*Fields, int | None, gallery.Shown | None]) -> tuple[Any, ...]:
         view, state = live.view, _state(values)
         found = None if view.study is None or view.study.table.empty else planner.outlook(view, view.study)
         if found is None or (known := found.value) is None:
@@ -174,7 +177,7 @@ def _spelt(
     planner: Planner, asked: Asked, wrong: list[str], known: Found[Outlook], design: Found[NextRuns]
 ) -> tuple[Any, ...]:
     nexts = _next(planner, asked, design)
-    wrong = [*wrong, *filter(None, [known.problem])]
+    wrong = [*map(printable, wrong), *filter(None, [known.problem])]
     older = "" if known.value is None else f" What is shown is of {number_of(len(known.value.study.table), 'run')}."
     waits = [] if known.done else [html.Dt("waiting"), html.Dd(f"{DRAWING}{older}")]
     if known.value is None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import dash
 from dash import dcc, html
 
-from dashboards import curve_export, query, writing
+from dashboards import curve_export, faults, query, writing
 from dashboards.columns import COLUMNS, DEFAULT, TEXT
 from dashboards.live import Live
 from dashboards.pages import inputs, opened
@@ -18,6 +18,7 @@ from gpt3core.errors import StoreError
 from gpt3core.hints import nearest
 from gpt3core.words import plain
 from sweeps.watching.run_table import Row, RunsView, RunTable
+from sweeps.watching.words import printable
 
 PATH, TITLE = "/runs", "Runs"
 PAGE_ROWS = 50
@@ -33,6 +34,9 @@ STATE = {
     "run": "",  # the one that is open
     "prompt": writing.PROMPT,  # after which it writes
 }
+Shown: TypeAlias = Annotated[
+    list[Any], (int, list[str], str, list[str] | None, int)
+]  # of which view, and what was asked
 OF_GROUPS = ("runs", "done", "lowest loss", "median loss", "GPU-hours", "USD")  # beside what they have in common
 
 
@@ -76,9 +80,12 @@ def unread(live: Live, state: Mapping[str, str]) -> dict[str, str]:
     if live.of_table:
         return {}
     wrong = inputs.refused(state, {"group": COLUMNS})
-    unknown = [word for word in state["sort"].split(",") if word and word.removeprefix("-") not in COLUMNS]
+    words = [word for word in state["sort"].split(",") if word]
+    unknown = [word for word in words if word.removeprefix("-") not in COLUMNS]
     if unknown:
         wrong["sort"] = f"there is no column {unknown[0]:.40}{nearest(unknown[0], tuple(COLUMNS))}"
+    elif len({word.removeprefix("-") for word in words}) < len(words):
+        wrong["sort"] = "a column stands there twice"
     if state["columns"] and shown_columns(state["columns"]) != _parsed(state["columns"]):
         wrong["columns"] = f"a list of columns, like {json.dumps(DEFAULT[:2])}"
     if state["page"] and str(_whole(state["page"])) != state["page"].lstrip("0"):
@@ -90,7 +97,7 @@ def shown_columns(text: str) -> list[str]:
     """Columns from an address; those by default where it says nothing sensible."""
     given = _parsed(text)
     known = [name for name in given if isinstance(name, str) and name in COLUMNS] if isinstance(given, list) else []
-    return known or list(DEFAULT)
+    return list(dict.fromkeys(known)) or list(DEFAULT)
 
 
 def _parsed(text: str) -> Any:
@@ -130,7 +137,7 @@ def _register_table(app: Any, live: Live, runs: RunTable) -> None:
         columns: list[str] | None,
         order: str | None,
         page: str | None,
-        was: list[Any] | None,
+        was: Shown | None,
     ) -> tuple[Any, ...]:
         by_clock = was is not None and dash.ctx.triggered_id in ("tick", None)
         view = runs.look(at_most_every=opened.LOOK_SECONDS) if by_clock or was is None else runs.view
@@ -141,11 +148,8 @@ def _register_table(app: Any, live: Live, runs: RunTable) -> None:
         if by_clock and was == [view.number, asked, wanted.problem, columns, at]:
             raise dash.exceptions.PreventUpdate
         kept = wanted.keep(view.rows)
-        if asked[1] in COLUMNS:
-            table, at = _grouped(kept, asked[1], at, asked[0])
-        else:
-            table, at = _listed(kept, asked[2], columns, at)
-        said = _count(view, kept, wanted.problem, asked[0])
+        table = _grouped(kept, asked[1], at, asked[0]) if asked[1] in COLUMNS else _listed(kept, asked[2], columns, at)
+        said = _count(view, kept, [wanted.problem, _beyond(at + 1, table["pages"])], asked[0])
         return table, said, str(at + 1), [view.number, asked, wanted.problem, columns, at]
 
     app.clientside_callback(
@@ -155,22 +159,29 @@ def _register_table(app: Any, live: Live, runs: RunTable) -> None:
     )
 
 
-def _listed(kept: Sequence[Row], order: str, columns: Sequence[str] | None, at: int) -> tuple[dict[str, Any], int]:
-    """A page of runs for assets/table.js, and its number from zero."""
+def _beyond(asked: int, pages: int) -> str:
+    """A sentence on a page beyond the last one."""
+    return (
+        f"page={asked}: there {'is' if pages == 1 else 'are'} {pages}; the last one is shown" if asked > pages else ""
+    )
+
+
+def _listed(kept: Sequence[Row], order: str, columns: Sequence[str] | None, at: int) -> dict[str, Any]:
+    """A page of runs for assets/table.js, ``at`` from zero."""
     rows, at, pages = query.page(query.ordered(kept, order or ORDER), at, PAGE_ROWS)
     shown = [COLUMNS[name] for name in columns or DEFAULT if name in COLUMNS]
     heads = [{"name": c.name, "title": c.title, "kind": "" if c.kind == TEXT else "number"} for c in shown]
     data = [{"id": row.run_id, "cells": [column.shown(row) for column in shown]} for row in rows]
-    return {"heads": heads, "rows": data, "sort": order, "page": at + 1, "pages": pages, "groups": False}, at
+    return {"heads": heads, "rows": data, "sort": order, "page": at + 1, "pages": pages, "groups": False}
 
 
-def _grouped(kept: Sequence[Row], by: str, at: int, words: str) -> tuple[dict[str, Any], int]:
+def _grouped(kept: Sequence[Row], by: str, at: int, words: str) -> dict[str, Any]:
     """The same of groups, each by the filter that gives its runs."""
     groups, at, pages = query.page(query.grouped(kept, COLUMNS[by]), at, PAGE_ROWS)
     heads = [{"name": by, "title": COLUMNS[by].title, "kind": ""}]
     heads += [{"name": title, "title": title, "kind": "number"} for title in OF_GROUPS]
     data = [{"id": f"{words} {one.word}".strip(), "cells": _group(one)} for one in groups]
-    return {"heads": heads, "rows": data, "sort": "", "page": at + 1, "pages": pages, "groups": True}, at
+    return {"heads": heads, "rows": data, "sort": "", "page": at + 1, "pages": pages, "groups": True}
 
 
 def _group(one: Group) -> list[str]:
@@ -179,15 +190,15 @@ def _group(one: Group) -> list[str]:
     return [one.value, f"{one.runs:,}", f"{one.done:,}", *losses, plain(one.gpu_hours), f"{one.cost:,.2f}"]
 
 
-def _count(view: RunsView, kept: Sequence[Row], problem: str, words: str) -> list[Any]:
+def _count(view: RunsView, kept: Sequence[Row], problems: Sequence[str], words: str) -> list[Any]:
     """How many there are, what was not understood, and where to have their curves."""
     total = f"{len(kept):,} of {len(view.rows):,} runs" if len(kept) < len(view.rows) else f"{len(kept):,} runs"
     left = [f"{n:,} {what}" for n, what in ((view.unseen, "runs"), (view.unread, "losses")) if n]
     parts: list[Any] = [f"{total}{'; still being read: ' if left else ''}{' and '.join(left)}. "]
     if kept:
         parts += ["Their curves, every step: ", *opened.links(words)]
-    for sentence in filter(None, (problem, view.problem)):
-        parts.append(html.Span(f" {sentence}", className="warning"))
+    for sentence in filter(None, (*problems, view.problem)):
+        parts.append(html.Span(f" {printable(sentence)}", className="warning"))
     return parts
 
 
@@ -199,9 +210,12 @@ def _serve_curves(server: Any, live: Live, runs: RunTable) -> None:
     def curves(kind: str) -> Any:
         if kind not in curve_export.KINDS:
             return flask.Response(f"curves.{kind:.10}: csv or parquet\n", 404, mimetype="text/plain")
-        wanted = query.parse(flask.request.args.get("filter", ""), live.sets.find)
-        if wanted.problem:
-            return flask.Response(f"{wanted.problem}\n", 400, mimetype="text/plain")
+        asked = flask.request.args.to_dict(flat=False)
+        words = asked.pop("filter", [""])
+        wanted = query.parse(words[0], live.sets.find)
+        if asked or len(words) > 1 or wanted.problem:
+            why = wanted.problem or "a file of curves takes one filter=, and nothing else"
+            return flask.Response(f"{printable(why)}\n", 400, mimetype="text/plain")
         view = runs.whole()
         if view.problem or view.unseen or view.unread:
             why = view.problem or f"{view.unseen + view.unread:,} runs cannot be read now"
@@ -211,6 +225,6 @@ def _serve_curves(server: Any, live: Live, runs: RunTable) -> None:
             pieces = curve_export.by_a_process(live.root, ids, kind)
         except (StoreError, OSError) as error:
             return flask.Response(f"no file of curves could be begun: {error}\n", 503, mimetype="text/plain")
-        answer = flask.Response(pieces, mimetype=curve_export.KINDS[kind][1])
+        answer = flask.Response(faults.sent(pieces), mimetype=curve_export.KINDS[kind][1])
         answer.headers.set("Content-Disposition", "attachment", filename=f"curves.{kind}")
         return answer

@@ -11,17 +11,20 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 import dash
+import flask
 from dash import dcc, html
 
+from dashboards import faults
 from dashboards.figures.look import COLOURS
 from dashboards.live import Live, View
 from dashboards.pages import answer, compare, fewshot, laws, plan, runs, sweep
 from dashboards.pages.inputs import LONGEST
 from gpt3core.hints import nearest
+from sweeps.watching.words import printable
 
 TICK_SECONDS = 2.0
 PAGES: tuple[ModuleType, ...] = (
@@ -41,7 +44,8 @@ HEAD = '<meta name="viewport" content="width=device-width"><script type="applica
 def app(live: Live) -> Any:
     """The Dash app over what is followed."""
     folder = Path(__file__).resolve().parent.parent / "assets"
-    made = dash.Dash("isoflop", title="isoflop", update_title="", assets_folder=str(folder))
+    server = flask.Flask("isoflop", static_folder=None)  # else it hands out what is in ./static
+    made = dash.Dash("isoflop", server=server, title="isoflop", update_title="", assets_folder=str(folder))
     made.config.suppress_callback_exceptions = True  # a page's components are there while it is shown
     made.index_string = made.index_string.replace("</head>", f"{HEAD.format(json.dumps(COLOURS))}</head>")
     made.layout = _frame
@@ -70,8 +74,11 @@ def filled(defaults: Mapping[str, str], search: str) -> tuple[dict[str, str], li
     except ValueError:
         return dict(defaults), [f"more than {MOST_WORDS} values: none of them is taken"]
     wrong = [
-        f"{name:.40}: this page has no such value{nearest(name, tuple(defaults))}" for name in given.keys() - defaults
+        f"{name or '=':.40}: this page has no such value{nearest(name, tuple(defaults))}"
+        for name in given.keys() - defaults
     ]
+    twice = [name for name in defaults if len(given.get(name, [])) > 1]
+    wrong += [f"{name}: given {len(given[name])} times; the last one is taken" for name in twice]
     long = [name for name in defaults if len(given.get(name, [""])[-1]) > LONGEST]
     wrong += [f"{name}: longer than {LONGEST:,} characters" for name in long]
     state = {name: value if name in long else given.get(name, [value])[-1] for name, value in defaults.items()}
@@ -85,7 +92,7 @@ def taken(page: ModuleType, live: Live, search: str) -> tuple[dict[str, str], st
     for name, why in unread.items():
         instead = f"; {page.STATE[name]} is taken" if page.STATE[name] else ""
         wrong.append(f"{name}={state[name]:.40}: {why}{instead}")
-    said = f"{IN_VAIN}{'; '.join(wrong)}" if wrong else ""
+    said = printable(f"{IN_VAIN}{'; '.join(wrong)}") if wrong else ""
     end = "" if not said or said.endswith("?") else "."
     return {**state, **{name: page.STATE[name] for name in unread}}, said + end
 
@@ -100,7 +107,8 @@ def _frame() -> Any:
             html.Header(
                 [html.H1("isoflop", id="name"), html.Nav(id="nav"), html.P("starting", id="state", role="status")]
             ),
-            html.P(id="unread", className="warning", role="alert"),
+            *(html.P(id=name, className="warning", role="alert") for name in ("unread", faults.PLACE)),
+            dcc.Store(id=faults.SINCE),
             html.Main(id="page"),
             dcc.Interval(id="tick", interval=1000 * TICK_SECONDS),
         ]
@@ -129,7 +137,7 @@ def _register(made: Any, live: Live) -> None:
         dash.Input("route", "data"),
         prevent_initial_call=True,
     )
-    def show(route: list[str]) -> tuple[Any, ...]:
+    def show(route: Annotated[list[str], (str, str)]) -> tuple[Any, ...]:
         path, search = route
         page = next((page for page in PAGES if page.PATH == path), None)
         nav = [
@@ -141,13 +149,17 @@ def _register(made: Any, live: Live) -> None:
         return page.layout(live, chosen), nav, wrong, page.STATE
 
     @made.callback(
-        *(dash.Output(name, "children") for name in ("name", "state")),
+        *(dash.Output(name, "children") for name in ("name", "state", faults.PLACE)),
         dash.Input("tick", "n_intervals"),
-        *(dash.State(name, "children") for name in ("name", "state")),
+        *(dash.State(name, "children") for name in ("name", "state", faults.PLACE)),
+        dash.State(faults.SINCE, "data"),
     )
-    def state(_: int | None, *was: str) -> tuple[str, str]:
+    def state(
+        _: int | None, name: str | None, before: str | None, failed: str | None, since: float | None
+    ) -> tuple[Any, ...]:
         view = live.view
         now = (f"isoflop: {view.name}" if view.name else "isoflop", said(view))
-        if now == was:
+        over = bool(failed) and (since is None or time.monotonic() - since > faults.SHOWN_SECONDS)
+        if now == (name, before) and not over:
             raise dash.exceptions.PreventUpdate
-        return now
+        return (*now, "" if over else dash.no_update)

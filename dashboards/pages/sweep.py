@@ -86,7 +86,7 @@ def register(app: Any, live: Live) -> None:
         dash.State({"state": "sweep"}, "options"),
         dash.State("sweep-shown", "data"),
     )
-    def show(_: int | None, chosen: str, options: list[Any], was: str | None) -> tuple[Any, ...]:
+    def show(_: int | None, chosen: str | None, options: list[Any], was: str | None) -> tuple[Any, ...]:
         try:
             names = watch.names()
         except (StoreError, OSError) as error:
@@ -116,8 +116,8 @@ def _register_figure(app: Any, live: Live, watch: Watch, figure: str) -> None:
         dash.Input({"state": "sweep"}, "value"),
         gallery.shown(name),
     )
-    def show(_: int | None, chosen: str, was: list[Any] | None) -> tuple[Any, ...]:
-        if chosen not in _names(live):
+    def show(_: int | None, chosen: str | None, was: gallery.Shown | None) -> tuple[Any, ...]:
+        if chosen is None or chosen not in _names(live):
             raise dash.exceptions.PreventUpdate
         past = watch.past(chosen)
         version = [chosen, past.number]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import dash
 from dash import dcc, html
@@ -15,6 +15,7 @@ from dashboards.pages import gallery, inputs
 from sweeps.watching.run_table import RunTable
 
 FAST_SECONDS = 0.5  # between looks at a text that is being written
+Asked: TypeAlias = Annotated[list[str], (str, str)]  # a run, and a prompt
 
 
 def layout(state: Mapping[str, str]) -> Any:
@@ -55,8 +56,8 @@ def register(app: Any, live: Live, runs: RunTable) -> None:
         dash.State({"state": "prompt"}, "value"),
         prevent_initial_call=True,
     )
-    def ask(clicks: int | None, run_id: str, prompt: str | None) -> list[str]:
-        if not clicks:  # the button has just come
+    def ask(clicks: int | None, run_id: str | None, prompt: str | None) -> list[str]:
+        if not clicks or not run_id:  # the button has just come
             raise dash.exceptions.PreventUpdate
         return [run_id, prompt or ""]
 
@@ -67,7 +68,7 @@ def register(app: Any, live: Live, runs: RunTable) -> None:
         dash.Input({"state": "run"}, "value"),
         dash.Input("runs-write-tick", "n_intervals"),
     )
-    def written(asked: list[str] | None, run_id: str | None, _: int | None) -> tuple[Any, bool]:
+    def written(asked: Asked | None, run_id: str | None, _: int | None) -> tuple[Any, bool]:
         row = runs.view.row(run_id) if asked and asked[0] == run_id else None
         if row is None or asked is None:
             return [], True

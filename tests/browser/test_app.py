@@ -15,7 +15,7 @@ from pandas.testing import assert_frame_equal
 from analysis.output import evidence
 from analysis.settings import StudySettings
 from dashboards import app as dashboard
-from dashboards import live
+from dashboards import faults, live
 from dashboards.pages import shell
 from dashboards.security import Door
 from gpt3core.errors import UsageError
@@ -106,6 +106,20 @@ def test_it_answers_before_it_has_fitted_and_new_results_appear_by_themselves(se
     page.get_by_text(f"{served.count} of {served.count} runs").wait_for()
     expect(page.locator("#laws-figure-about")).not_to_have_text(about, timeout=30_000)
     assert _range(page) == before, "a reader's zoom survives an update"
+
+
+@pytest.mark.soak
+@needs_chromium
+def test_a_defect_is_a_warning_on_the_page_until_it_is_over(served, opened, capfd):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faults, "SHOWN_SECONDS", 1.0)
+        with patch.context() as broken:
+            broken.setattr(shell, "said", lambda _: 1 / 0)
+            page = opened("/plan?komputer=1")
+            page.locator('#failed:has-text("ZeroDivisionError")').wait_for()
+        page.locator("#failed:empty").wait_for(state="attached")
+        assert "komputer" in page.locator("#unread").text_content(), "what else was said stays"
+    assert capfd.readouterr().err.count("ZeroDivisionError") == 1
 
 
 @pytest.mark.soak

@@ -51,6 +51,12 @@ def tabled(tmp_path_factory):
         (answer, {"figure": "isoflop"}, "figure: this page has no such value"),
         (plan, {"komputer": "1e20"}, "komputer: this page has no such value, did you mean compute?"),
         (plan, {"gpu": "x" * 20_001}, "gpu: longer than 20,000 characters"),
+        (laws, {"law": "\u202e\x00\x1b[2J"}, "law=   [2J: allowed are all, "),
+        (laws, {"": "x"}, "=: this page has no such value"),
+        (laws, {"law": "<b>x</b>^2$"}, "law=<b>x</b>^2$: allowed are all, "),
+        (runs, {"sort": "loss,-loss"}, "sort=loss,-loss: a column stands there twice"),
+        (runs, {"columns": '["loss","loss"]'}, 'columns=["loss","loss"]: a list of columns, like ['),
+        (runs, {"page": "9" * 5000}, "page=9999999999"),
         (laws, {f"a{i}": "" for i in range(101)}, "more than 100 values: none of them is taken"),
     ],
 )
@@ -60,6 +66,32 @@ def test_what_is_not_taken_is_said_and_the_default_stands_in_its_place(following
     assert sentence.startswith(f"Not taken from the address: {said}")
     assert sentence.endswith((".", "?"))
     assert state == page.STATE
+
+
+@pytest.mark.parametrize("page", shell.PAGES)
+def test_a_word_that_is_given_twice_is_said_and_the_last_one_is_taken(following, page):
+    for name in page.STATE:
+        right = page.STATE[name] or "1"
+        state, sentence = shell.taken(page, following, f"?{name}=a&{name}=b&{name}={quote(right)}")
+        assert sentence.startswith(f"Not taken from the address: {name}: given 3 times; the last one is taken")
+        assert state[name] == right or f"{name}={right}: " in sentence
+
+
+@pytest.mark.parametrize("page", shell.PAGES)
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("%", "%zz", "%ff", "%00", "%u202e", "%E2%80%AE", "nan", "inf", "-inf", "1e400", "-1", "0", "9" * 5000),
+        *("1e400,1e400", "[1e400]", "[NaN]", "{", "[" * 6000, "<b>", "%3Cimg+src=x+onerror=alert(1)%3E", "x^2$y$"),
+        *("+", "'", '"', ";", "&&", "=", "%2e%2e%2f", "a" * 20_000, "a" * 20_001, "loss%3C", "set%3D../../etc"),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, str) else value.TITLE,
+)
+def test_no_value_of_any_word_breaks_a_page_and_none_is_markup(following, page, value):
+    for name in page.STATE:
+        state, sentence = shell.taken(page, following, f"?{name}={value}")
+        assert sentence.isprintable()
+        assert page.layout(following, state).to_plotly_json()
 
 
 @pytest.mark.parametrize(
@@ -128,3 +160,15 @@ def test_the_page_of_accuracies_says_why_it_is_empty(simulated):
     assert said == live.FITTING
     started.view = dataclasses.replace(started.view, problem="no run is finished")
     assert taken["show"]("accuracy-size", None, drawn[-1])[1] == "no run is finished"
+
+
+def test_a_figure_of_accuracies_that_these_runs_have_not_is_said(simulated, following):
+    """Before the first fit nobody knows which there will be."""
+    started, taken = live.Live(StudySettings(runs=str(simulated))), {}
+    fewshot.register(SimpleNamespace(callback=lambda *_: lambda show: taken.update(show=show)), started)
+    assert fewshot.unread(started, {"accuracy": "frontier"}) == {}
+    started.view = following.view
+    _, (lead, *_), *drawn = taken["show"]("frontier", None, None)
+    assert lead.children.startswith("accuracy=frontier: of these runs there are accuracy-compute, ")
+    _, (lead, *_), *_ = taken["show"]("accuracy-compute", None, drawn[-1])
+    assert "of these runs" not in str(lead), "the same figure, and no longer that sentence"

@@ -4,7 +4,9 @@ import json
 import shlex
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from analysis.settings import StudySettings
@@ -35,7 +37,7 @@ def answered(app, state, of, said):
     """What the page's callback sends; nothing where nothing changed."""
     key = next(key for key in app.callback_map if key.startswith("..laws-of.data"))
     outputs = [dict(zip(("id", "property"), part.split("."), strict=True)) for part in key.strip(".").split("...")]
-    values = {**refit.STATE, **state}
+    values = {**refit.STATE, "figure": laws.STATE["figure"], "cut": "", **state}
     inputs = [{"id": {"state": name}, "property": "value", "value": value} for name, value in values.items()]
     inputs += [{"id": name, "property": "n_intervals", "value": 0} for name in ("tick", "laws-tick")]
     body = {"output": key, "outputs": outputs, "inputs": inputs, "changedPropIds": ["tick.n_intervals"]}
@@ -115,6 +117,25 @@ def test_no_word_of_an_address_but_a_name_that_is_there_is_in_the_command(served
     assert shlex.split(typed)[-1] == f"exclude=[{run}]"
     assert "\n" not in typed
     assert "$" not in typed
+
+
+def test_a_figure_and_a_cut_that_a_fit_has_not_are_said_above_the_page(served, monkeypatch):
+    app, _, _ = served
+    pages, cuts = [SimpleNamespace(slug=slug) for slug in ("frontier", "isoflop")], [cut(1e12), cut(4e12)]
+    fit = refit.fit
+    monkeypatch.setattr(refit, "fit", lambda *given: replace(fit(*given), pages=pages, cuts=cuts))
+    _, said = settled(app, {"law": "chinchilla", "figure": "trunks\u202e", "cut": "2.1e12"})
+    assert said.startswith("figure=trunks : of these runs there are frontier, isoflop; frontier is taken. "), (
+        "and what turns a line around is not repeated"
+    )
+    assert " cut=2.1e12: the fits end at 1e12, 4e12 FLOPs; the nearest, 4e12, is taken. " in said
+    for right in ({}, {"figure": "isoflop", "cut": "1.001e12"}, {"figure": "", "cut": ""}):
+        _, said = settled(app, {"law": "chinchilla", **right})
+        assert "taken" not in said
+
+
+def cut(fitted_to):
+    return refit.Cut(fitted_to=fitted_to, fitted=5, rows=pd.DataFrame())
 
 
 def test_before_the_first_fit_and_where_it_failed_the_page_says_so(served):

@@ -1,5 +1,6 @@
 """A study fitted on the spot: choices as text, settings and commands; the cuts of its backtests."""
 
+import json
 import shlex
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from dashboards.pages import laws
 from dashboards.refit import Choice, LeftOut
 from gpt3core import cli
 from gpt3core.errors import UsageError
+from gpt3core.words import flops
 from tests.analysis.test_tables import rows
 
 pytestmark = pytest.mark.xdist_group("study")  # whose fit it shows
@@ -61,6 +63,11 @@ def test_a_permalink_says_a_choice_and_is_read_back():
         {"out": "1"},
         {"out": '[["why"]]'},
         {"out": '[[null, "ab"]]'},
+        {"out": '[["why", "ab"]]'},
+        {"out": '[["why", []]]'},
+        {"out": '["ab"]'},
+        {"out": '{"ab": 1}'},
+        {"out": json.dumps([["w" * 201, ["a"]]])},
     ],
 )
 def test_nonsense_in_a_permalink_is_the_default(state):
@@ -76,7 +83,9 @@ def test_what_is_not_taken_is_said(studied):
     ]
     assert refit.unread({"from": "2e12", "to": "1e12"}, studied) == ["from=2e12: lies above 1e12"]
     assert refit.unread({"from": " 1e12 ", "to": "1e13"}, studied) == []
-    assert refit.unread({"out": '["cut off'}, studied) == ['out=["cut off: no list of reasons, each with names of runs']
+    assert refit.unread({"out": '["cut off'}, studied) == [
+        'out=["cut off: no list of reasons (of 200 characters at most), each with names of runs'
+    ]
 
 
 def test_what_an_address_names_that_there_is_not_is_said():
@@ -97,6 +106,9 @@ def test_runs_are_left_out_for_a_reason_and_taken_back_last_first():
     assert first.undone() == Choice().undone() == Choice()
     with pytest.raises(UsageError, match="why are these runs left out"):
         first.without(["c"], " ")
+    assert first.without(["c"], "w" * 200).runs == ["a", "b", "c"]
+    with pytest.raises(UsageError, match="this reason has 201 characters, which stand in the address: 200 at most"):
+        first.without(["c"], "w" * 201)
     with pytest.raises(UsageError, match="draw a lasso"):
         first.without(["a"], "again")
     with pytest.raises(UsageError, match="do not fit into an address"):
@@ -199,6 +211,18 @@ def test_the_cut_of_a_permalink_is_the_nearest(studied):
     assert refit.nearest_cut(found, f"{found[0].fitted_to * 1.1:.4g}") is found[0]
     assert refit.nearest_cut(found, "1e99") is found[-1]
     assert refit.nearest_cut(found, "<b>") is refit.nearest_cut(found, "") is found[len(found) // 2]
+
+
+def test_a_cut_that_there_is_not_is_said(studied):
+    found = refit.cuts(studied)
+    first, last = (flops(cut.fitted_to) for cut in (found[0], found[-1]))
+    for text in ("1e99", "1e-300"):
+        assert refit.moved(text, found).startswith(f"cut={text}: the fits end at {first}, ")
+        assert refit.moved(text, found).endswith(f"; the nearest, {last if text == '1e99' else first}, is taken")
+    assert not any(refit.moved(text, found) for text in ("", "x", "nan", "1e400", first, f"{found[0].fitted_to:.6g}"))
+    assert refit.moved("1e12", []) == ""
+    many = [replace(found[0], fitted_to=10.0**i) for i in range(40)]
+    assert len(refit.moved("3e5", many)) < 200
 
 
 def test_too_few_runs_have_no_cut():

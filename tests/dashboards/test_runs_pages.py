@@ -356,3 +356,9 @@ def test_a_filter_whose_answer_a_tick_overtook_is_applied_by_the_tick(root):
     assert answer(**seen).status_code == 204, "nothing is sent where nothing changed"
     found = answer(**seen, filter="size=d64").json["response"]["runs-table"]["data"]["rows"]
     assert {row["id"].split("-")[0] for row in found} == {"d64"}
+    beyond = answer(page="9").json["response"]
+    assert beyond["runs-table"]["data"]["page"] == beyond["runs-table"]["data"]["pages"] == 1
+    assert " page=9: there is 1; the last one is shown" in str(beyond["runs-count"]["children"])
+    assert beyond['{"state":"page"}'] == {"value": "9"}, "it is still asked for: more runs may come"
+    seen = {"data": beyond["runs-shown"]["data"], "page": "9"}
+    assert answer(**seen).status_code == 204
