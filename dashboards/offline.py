@@ -44,7 +44,7 @@ def write_pages(
     known = {
         "name": name,
         "pages": made,
-        "drawn": {page.slug: _plot(page) for page in made},
+        "drawn": {page.slug: _plot(page) for page in made if page.figure.data},
         "code": code or {},
         "css": Markup((ASSETS / "isoflop.css").read_text()),
         "colours": COLOURS,

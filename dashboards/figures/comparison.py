@@ -14,7 +14,7 @@ from analysis.runs.conventions import LABELS
 from analysis.runs.ladders import Ladders
 from dashboards.figures.drawing import label
 from dashboards.figures.look import AXIS, PALETTE
-from dashboards.figures.style import LOSS, MARKERS, Page, axes, behind, hover, loss_ticks, plain
+from dashboards.figures.style import LOSS, MARKERS, Page, axes, behind, hover, loss_ticks, plain, tick_format
 from gpt3core.words import flops
 
 ABOUT = (
@@ -57,12 +57,8 @@ def multipliers(comparisons: list[Comparison]) -> Page:
     axes(figure, "compute, FLOPs", f"compute multiplier of {second} over {first}", log_y=True)
     rows = _rows(comparisons)
     low, high = _span([m for found in comparisons for m in (*found.at, *found.beyond)])
-    figure.update_yaxes(
-        range=[math.log10(low) - MARGIN, math.log10(high) + MARGIN],
-        tickmode="array",
-        tickvals=loss_ticks(low, high),
-        tickformat="~g",
-    )
+    ticks, ends = loss_ticks(low, high), [math.log10(low) - MARGIN, math.log10(high) + MARGIN]
+    figure.update_yaxes(range=ends, tickmode="array", tickvals=ticks, tickformat=tick_format(ticks))
     about = " ".join([ABOUT, *_warned(comparisons)])
     return Page(slug="multiplier", title="Compute multiplier", about=about, figure=figure, rows=rows)
 

@@ -42,7 +42,7 @@ def curves(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
         most, finals = 0, table[table.loss.notna()]
         traces, rows = _finals(finals), behind(finals).rename(columns={"D": "tokens"}).assign(what="final loss")
     figure.add_traces(traces)
-    _add_bar(figure, shown if len(shown) else table)
+    add_bar(figure, shown if len(shown) else table)
     law = _add_law(figure, study)
     loss = f"training {LOSS}" if len(shown) else LOSS
     compute = f"C, {LABELS[study.convention.c]}"
@@ -130,7 +130,7 @@ def _in_both(
     ]
 
 
-def _add_bar(figure: go.Figure, table: pd.DataFrame) -> None:
+def add_bar(figure: go.Figure, table: pd.DataFrame) -> None:
     """No point, but the bar of the scale of sizes."""
     if table.empty:
         return

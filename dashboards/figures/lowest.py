@@ -14,7 +14,7 @@ from analysis.estimation.training_curves import CurveEnvelope
 from analysis.runs.conventions import LABELS
 from analysis.runs.curves import FROM
 from analysis.study import Study
-from dashboards.figures.curves import kept, points_each, some_of
+from dashboards.figures.curves import add_bar, kept, points_each, some_of
 from dashboards.figures.drawing import minima_points, of_minimum
 from dashboards.figures.look import PALETTE
 from dashboards.figures.style import LOSS, Page, axes, behind, plain, printed, shades
@@ -94,6 +94,7 @@ def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFra
         named = {"name": plain(run_id), "hovertemplate": hover, "xaxis": "x", "yaxis": "y"}
         traces.append({"type": "scatter", "x": compute, "y": found[-1].loss, **look, **named})
     figure.add_traces(traces)
+    add_bar(figure, table)
     return found, there
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.output.texts import shared
-from dashboards.figures.look import AXIS, GRID, INK, PALETTE, PAPER, SCALE, SHADES, STEPS
+from dashboards.figures.look import AXIS, GRID, INK, PALETTE, PAPER, SCALE, SHADES, STEPS, VEIL
 from dashboards.typeset import pieces, tagged
 from gpt3core.words import count, powers
 
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 LOSS = "loss, nats per token"
-CROWDED, A_LABEL = 2.6, 0.31  # decades of which plotly labels each digit, and decades a label for 2s and 5s alone
+CROWDED, A_LABEL = 2.9, 0.31  # decades of which plotly labels each digit, and decades a label for 2s and 5s alone
 NARROW, ROOM = 0.1, 0.3  # decades between points that are told apart by many digits, and beside them
 DIGITS = 4  # of a loss after its point, at most
 MOST_DECADES, MOST_TICKS = 6, 10  # of an axis with 2s and 5s on it; of one of more decades
@@ -90,7 +90,16 @@ def log_ticks(title: str, traces: Iterable[Any]) -> dict[str, Any]:
     if LOSS not in title or not values:
         return {"exponentformat": "power"}
     ticks = loss_ticks(min(values), max(values))
-    return {"tickmode": "array", "tickvals": ticks, "tickformat": f".{DIGITS}~f" if ticks[-1] < 1e4 else ".3~g"}
+    return {"tickmode": "array", "tickvals": ticks, "tickformat": tick_format(ticks)}
+
+
+def tick_format(ticks: Sequence[float]) -> str:
+    """The format of labels: steps between which there is one distance have as many digits each, 2.8 3.0 3.2."""
+    if ticks[-1] >= 1e4:
+        return ".3~g"
+    if not np.allclose(np.diff(ticks, 2), 0.0, atol=10.0**-DIGITS / 2):
+        return f".{DIGITS}~f"
+    return f".{max(len(f'{tick:.{DIGITS}f}'.rstrip('0').partition('.')[2]) for tick in ticks)}f"
 
 
 def visible(traces: Iterable[Any]) -> list[Any]:
@@ -220,6 +229,7 @@ TEMPLATE = go.layout.Template(
         "colorway": PALETTE,
         "xaxis": _AXES,
         "yaxis": _AXES,
+        "annotationdefaults": {"bgcolor": VEIL},  # words stand on lines, and are read all the same
         "hoverlabel": {"bgcolor": PAPER, "bordercolor": AXIS, "font": {"color": INK}},
     }
 )
