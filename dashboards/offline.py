@@ -59,7 +59,12 @@ def write_pages(
                 files.write_bytes(out / "data" / f"{page.slug}.{kind}", write(page.rows))
             shown = page.rows if page.summary is None else page.summary
             rows = [[_cell(value) for value in row] for row in shown.head(MOST_ROWS).itertuples(index=False)]
-            behind = {"header": list(map(str, shown.columns)), "rows": rows, "count": len(page.rows)}
+            behind = {
+                "header": list(map(str, shown.columns)),
+                "rows": rows,
+                "shown": len(shown),
+                "count": len(page.rows),
+            }
             text = render("figure.html", **known, title=page.title, current=page.slug, page=page, **behind)
             files.write_bytes(out / f"{page.slug}.html", text.encode())
         if runs is not None:

@@ -20,7 +20,7 @@ from analysis.laws import Array, Data
 from analysis.output.texts import shared
 from analysis.study import Study
 from dashboards.figures.look import GREY, faint
-from dashboards.figures.style import Page, axes, log_ticks, log_x_ticks, printed
+from dashboards.figures.style import Page, axes, log_ticks, log_x_ticks, printed, spelt
 from gpt3core.words import Symbols, count, powers
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
@@ -171,7 +171,8 @@ def law_line(
         mode="lines",
         name=name,
         line={"color": color, "width": 2, "dash": "solid" if law.fit.status is FitStatus.OK else "dot"},
-        hovertemplate=f"{printed(law.fit.law.equation)}<br>{variable} %{{x}}<br>loss %{{y:.3f}}<extra></extra>",
+        text=spelt(variable, grid),
+        hovertemplate=f"{printed(law.fit.law.equation)}<br>%{{text}}<br>loss %{{y:.3f}}<extra></extra>",
         **place(row),
     )
 

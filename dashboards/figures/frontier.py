@@ -15,7 +15,7 @@ from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures.drawing import band, label, law_points, mean_band, minima_points, of_minimum, predicted_points
 from dashboards.figures.look import GREY, PALETTE
-from dashboards.figures.style import LOSS, Page, add_runs, axes, behind, of_runs, printed
+from dashboards.figures.style import LOSS, Page, add_runs, axes, behind, of_runs, printed, spelt
 from gpt3core.words import flops, outside
 
 
@@ -109,7 +109,8 @@ def _law_lines(figure: go.Figure, study: Study, computes: pd.Series) -> list[pd.
             mode="lines",
             name=f"{kind}: α<sub>C</sub> {law.fit.params['alpha_C']:.4f}{doubt}",
             line={"color": color, "dash": dash, "width": 2},
-            hovertemplate=f"{printed(law.fit.law.equation)}<br>C %{{x}}<br>loss %{{y:.3f}}<extra></extra>",
+            text=spelt("C", grid),
+            hovertemplate=f"{printed(law.fit.law.equation)}<br>%{{text}}<br>loss %{{y:.3f}}<extra></extra>",
         )
         if name == "compute_frontier":
             if (ends := mean_band(law, {"C": grid})) is not None:

@@ -10,8 +10,8 @@ from analysis.estimation.predict import Prediction
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures.look import AXIS, GREY, PALETTE, faint
-from dashboards.figures.style import LOSS, Page, axes, log_ticks, printed
-from gpt3core.words import count, flops
+from dashboards.figures.style import LOSS, Page, axes, log_ticks, printed, spelt
+from gpt3core.words import count, flops, nats
 
 # where along a curve its name stands, on the side that is free
 LABELLED = {"loss": (0.3, "left", "bottom"), "N": (0.22, "left", "top"), "D": (0.3, "right", "bottom")}
@@ -56,7 +56,7 @@ def plan(study: Study, along: pd.DataFrame, p: Prediction | None) -> Page:
 
 def _curve(figure: go.Figure, along: pd.DataFrame, name: str, label: str, color: int, axis: str) -> None:
     """A curve under its band, its name standing at its end."""
-    known = along[along[f"{name}_low"].notna()]
+    known, write = along[along[f"{name}_low"].notna()], nats if name == "loss" else count
     if len(known):
         figure.add_scatter(
             x=[*known.C, *known.C[::-1]],
@@ -75,7 +75,8 @@ def _curve(figure: go.Figure, along: pd.DataFrame, name: str, label: str, color:
         mode="lines",
         name=label,
         line={"color": PALETTE[color], "width": 2},
-        hovertemplate=f"C %{{x}}<br>{label} %{{y{':.3f' if name == 'loss' else ''}}}<extra></extra>",
+        text=[f"{c}<br>{label} {write(value)}" for c, value in zip(spelt("C", along.C), along[name], strict=True)],
+        hoverinfo="text",
         yaxis=axis,
     )
     if len(along):
@@ -103,7 +104,8 @@ def _runs(figure: go.Figure, study: Study) -> None:
         mode="markers",
         name="runs",
         marker={"color": AXIS, "size": 5},
-        hovertemplate="C %{x}<br>loss %{y:.4f}<extra>a run</extra>",
+        text=spelt("C", table.C),
+        hovertemplate="%{text}<br>loss %{y:.4f}<extra>a run</extra>",
     )
 
 

@@ -51,6 +51,12 @@ def printed(text: str) -> str:
     return "".join(map(tagged, pieces(text)))
 
 
+def spelt(variable: str, values: Iterable[float]) -> list[str]:
+    """What hover texts say of points: C in powers of ten, N and D as counts, which plotly's formats do not know."""
+    spell = powers if variable == "C" else count
+    return [f"{variable} {spell(value)}" for value in values]
+
+
 def behind(table: pd.DataFrame) -> pd.DataFrame:
     """The columns of runs that a page lists, small sizes first."""
     return table.sort_values(["N", "C"])[[name for name in BEHIND if name in table]]
@@ -173,7 +179,7 @@ def of_runs(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def of_size(sizes: Iterable[float]) -> dict[str, Any]:
-    """The scale of colours of points that are coloured by log10 N, with its bar."""
+    """The scale of colours of points that are coloured by log10 N, with its bar where there are two sizes."""
     log = np.log10(np.asarray(list(sizes), float))
     low, high = float(log.min()), float(log.max())
     whole = np.arange(np.ceil(low), np.floor(high) + 1)
@@ -186,7 +192,8 @@ def of_size(sizes: Iterable[float]) -> dict[str, Any]:
         "outlinewidth": 0,
         **{"len": 0.88, "y": 1, "yanchor": "top"},  # a legend below that wraps takes room from the panel, not from it
     }
-    return {"colorscale": scale(), "cmin": low, "cmax": max(high, low + 1e-9), "colorbar": bar}
+    ends = {"cmin": low, "cmax": max(high, low + 1e-9)}
+    return {"colorscale": scale(), **ends, "colorbar": bar, "showscale": high > low}
 
 
 def add_scale(figure: go.Figure, sizes: Iterable[float], *, pixels: int | None = None) -> None:

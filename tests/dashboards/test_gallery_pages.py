@@ -95,3 +95,17 @@ def test_where_there_is_nothing_to_draw_a_sentence_stands_alone(following, isola
     text = (isolated / "bars.html").read_text()
     assert "Nothing to draw: no bar was measured." in text
     assert not any(word in text for word in ("Export:", "0 rows", 'class="plotly'))
+
+
+def test_a_long_table_of_the_report_is_folded_away(following, isolated):
+    """Of hundreds of runs a page would be fifteen screens long."""
+    pages = [
+        Page(slug=f"of{n}", title="", about="", figure=BEFORE, rows=rows, summary=rows)
+        for n in (3, 50, 400)
+        for rows in [pd.DataFrame({"a": range(n)})]
+    ]
+    offline.write_pages("some", pages, isolated, "list.html")
+    few, many, most = ((isolated / f"{page.slug}.html").read_text() for page in pages)
+    assert "<details open><summary>In short</summary>" in few
+    assert "<details><summary>In short</summary>" in many
+    assert "<details><summary>In short, the first 300 of 400 rows</summary>" in most
