@@ -46,7 +46,7 @@ def write_pages(
     known = {
         "name": name,
         "pages": made,
-        "drawn": {page.slug: _plot(page) for page in made},
+        "drawn": {page.slug: _plot(page) for page in made if page.figure.data},
         "code": code or {},
         "css": Markup((ASSETS / "isoflop.css").read_text()),
         "colours": COLOURS,
@@ -62,7 +62,7 @@ def write_pages(
             shown = page.rows if page.summary is None else page.summary
             header = list(map(str, shown.columns))
             rows = [list(map(_cell, row, header)) for row in shown.head(MOST_ROWS).itertuples(index=False)]
-            behind = {"header": header, "rows": rows, "count": len(page.rows)}
+            behind = {"header": header, "rows": rows, "shown": len(shown), "count": len(page.rows)}
             text = render("figure.html", **known, title=page.title, current=page.slug, page=page, **behind)
             files.write_bytes(out / f"{page.slug}.html", text.encode())
         if runs is not None:

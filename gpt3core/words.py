@@ -117,11 +117,12 @@ def cost(hours: float, usd: float, unit: str) -> str:
 
 
 def powers(value: float) -> str:
-    """1.23 × 10¹⁴, as a paper prints it; small counts as they are."""
+    """1.23 × 10¹⁴ and 10¹⁴, as a paper prints them; small counts as they are."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return plain(value)
     mantissa, _, exponent = f"{value:.2e}".partition("e")
-    return f"{mantissa}{THIN}×{THIN}10{str(int(exponent)).translate(SUPERSCRIPTS)}".replace("-", MINUS)
+    lead = "" if mantissa == "1.00" else f"{mantissa}{THIN}×{THIN}"
+    return f"{lead}10{str(int(exponent)).translate(SUPERSCRIPTS)}".replace("-", MINUS)
 
 
 def plain(value: float) -> str:

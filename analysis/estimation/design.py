@@ -25,6 +25,7 @@ from analysis.estimation.information import Covariance, compute_optimal, posteri
 from analysis.estimation.score_information import ScoreCovariance
 from analysis.laws import Array, PowerSum
 from gpt3core.errors import UsageError
+from gpt3core.words import number_of
 
 BILL = 3.0  # a candidate's cost counts from this times what is spent already
 STOP = 0.9
@@ -136,7 +137,9 @@ def _counts(finished: pd.DataFrame, compute: float) -> NDArray[np.bool_]:
     done = finished.status == "done" if "status" in finished else True
     counts = np.asarray(np.isfinite(finished.loss.to_numpy(float)) & done, bool)
     if counts.sum() < 2:
-        raise UsageError(f"{counts.sum()} runs ended with a loss: two are needed before a next one can be proposed")
+        raise UsageError(
+            f"{number_of(int(counts.sum()), 'run')} ended with a loss: two are needed before a next one can be proposed"
+        )
     return counts
 
 

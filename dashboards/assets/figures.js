@@ -5,8 +5,10 @@
   const maps = { dark: new Map(pairs), light: new Map(pairs.map(([light, dark]) => [dark, light])) };
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const print = window.matchMedia("print");
+  const SHEET = 680; // pixels across A4 and Letter within their margins, for which a browser lays no figure out anew
   let printing = false; // browsers say so before the medium changes
-  const theme = () => (dark.matches && !printing && !print.matches ? "dark" : "light");
+  const onPaper = () => printing || print.matches;
+  const theme = () => (dark.matches && !onPaper() ? "dark" : "light");
 
   function exchanged(value, map) {
     if (typeof value === "string") return map.get(value) ?? value;
@@ -44,14 +46,18 @@
   }
 
   function repaint() {
-    for (const plot of document.querySelectorAll(".js-plotly-plot")) window.Plotly.react(plot, plot.data, plot.layout);
+    for (const plot of document.querySelectorAll(".js-plotly-plot")) {
+      const { width, autosize, ...layout } = plot.layout;
+      const sheet = onPaper() && plot.clientWidth > SHEET;
+      window.Plotly.react(plot, plot.data, { ...layout, ...(sheet ? { width: SHEET } : { autosize: true }) });
+    }
   }
   dark.addEventListener("change", repaint);
   print.addEventListener("change", repaint);
   for (const [event, now] of [["beforeprint", true], ["afterprint", false]]) {
     window.addEventListener(event, () => {
       printing = now;
-      if (dark.matches) repaint();
+      repaint();
     });
   }
 

@@ -171,7 +171,10 @@ def _add_sizes(figure: go.Figure, lines: pd.DataFrame, colors: Mapping[float, st
 
 
 def _errors(line: pd.DataFrame) -> dict[str, object]:
-    return {"type": "data", "array": line.accuracy_se, "width": 0, "thickness": 1}
+    """Bars of standard errors, none below zero."""
+    down = np.minimum(line.accuracy_se.astype(float), line.accuracy.astype(float))
+    ends = {"symmetric": False, "array": line.accuracy_se, "arrayminus": down}
+    return {"type": "data", **ends, "width": 0, "thickness": 1}
 
 
 def _said(r: Any) -> str:
@@ -313,7 +316,7 @@ def _add_runs(
     if trend.by_compute is not None:
         grid = np.geomspace(ends[0], ends[1], 50)
         curve = trend.by_compute.at(np.log10(grid))
-        figure.add_scatter(x=grid, y=curve, line={"color": "#D55E00", "width": 2}, **common)
+        figure.add_scatter(x=grid, y=curve, line={"color": PALETTE[1], "width": 2}, **common)
         rows.append(pd.DataFrame({"what": "trend", "C": grid, "accuracy": curve}))
     return pd.concat(rows).assign(task=trend.task, shots=trend.shots)
 

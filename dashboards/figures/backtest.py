@@ -19,7 +19,7 @@ SLUG, TITLE = "backtest", "Backtests: predicted against measured"
 MISS, PART = "measured − predicted, %", "inside, %"
 ROWS = ("run_id", "fitted_to", "fitted_runs", "N", "D", "C", "optimal", "decades", "measured", "predicted", "miss")
 HALVES = tuple(f"half{round(100 * level)}" for level in LEVELS)
-COLORS = (PALETTE[4], PALETTE[0])  # of the levels
+COLORS = (PALETTE[1], PALETTE[0])  # of the levels
 BIN, NEARLY = 0.25, 0.02  # decades; the part of one by which budgets lie beside the round computes that were asked for
 
 

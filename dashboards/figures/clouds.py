@@ -13,7 +13,7 @@ from analysis.estimation.fitted_laws import FittedLaw, described
 from analysis.laws import Array
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, panelled
-from dashboards.figures.look import GREY, PALETTE
+from dashboards.figures.look import GREY, INK, PALETTE
 from dashboards.figures.style import Page, printed
 from gpt3core.words import Symbols, span
 
@@ -62,8 +62,7 @@ def clouds(study: Study) -> Page:
     if joint is not None and {"alpha", "beta"} <= set(joint.fit.params):
         rows.append(_add_estimate(figure, joint))
     of_a = _of_a(study)
-    for place, (name, draws, interval) in enumerate(of_a):
-        rows.append(_add_strip(figure, name, draws, interval, PALETTE[3 + place]))
+    rows += [_add_strip(figure, *approach) for approach in of_a]
     above = Panel(x="α, of N", y="β, of D", height=380, log_x=False)
     arrange(figure, [above, Panel(x=printed("a, of N* ~ C^a"), y="", height=60 + 40 * len(of_a), log_x=False)])
     figure.update_yaxes(autorange="reversed", row=2, col=1)
@@ -156,7 +155,7 @@ def _add_estimate(figure: go.Figure, joint: FittedLaw) -> pd.DataFrame:
         x=[params["alpha"]],
         y=[params["beta"]],
         mode="markers",
-        marker={"symbol": "x-thin", "size": 12, "line": {"width": 3, "color": PALETTE[7]}},
+        marker={"symbol": "x-thin", "size": 12, "line": {"width": 3, "color": "#000000"}},
         name="the fit",
         hovertemplate="α %{x:.4f}<br>β %{y:.4f}<extra>the fit</extra>",
         row=1,
@@ -165,14 +164,14 @@ def _add_estimate(figure: go.Figure, joint: FittedLaw) -> pd.DataFrame:
     return pd.DataFrame([{"what": "fit", "alpha": params["alpha"], "beta": params["beta"]}])
 
 
-def _add_strip(figure: go.Figure, name: str, draws: Array, interval: list[float], color: str) -> pd.DataFrame:
+def _add_strip(figure: go.Figure, name: str, draws: Array, interval: list[float]) -> pd.DataFrame:
     """One approach: its draws as a cloud of ticks, and the interval over them; returns their rows."""
     shown = draws[:MOST_SHOWN]
     figure.add_scatter(
         x=shown,
         y=[name] * len(shown),
         mode="markers",
-        marker={"symbol": "line-ns", "size": 14, "opacity": 0.25, "line": {"width": 1, "color": color}},
+        marker={"symbol": "line-ns", "size": 14, "opacity": 0.25, "line": {"width": 1, "color": GREY}},
         name=name,
         showlegend=False,
         hoverinfo="skip",
@@ -183,7 +182,7 @@ def _add_strip(figure: go.Figure, name: str, draws: Array, interval: list[float]
         x=interval,
         y=[name] * 2,
         mode="lines+markers",
-        line={"color": color, "width": 4},
+        line={"color": INK, "width": 4},
         name=f"95% of {name}",
         showlegend=False,
         hovertemplate=f"{name}<br>95% of a: {span(interval, 3)}<extra></extra>",

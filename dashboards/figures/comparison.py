@@ -14,7 +14,7 @@ from analysis.runs.conventions import LABELS
 from analysis.runs.ladders import Ladders
 from dashboards.figures.drawing import label
 from dashboards.figures.look import AXIS, PALETTE
-from dashboards.figures.style import LOSS, MARKERS, Page, axes, behind, hover, loss_ticks, plain
+from dashboards.figures.style import LOSS, MARKERS, Page, axes, behind, hover, loss_ticks, plain, spelt, tick_format
 from gpt3core.words import flops
 
 ABOUT = (
@@ -23,7 +23,7 @@ ABOUT = (
     "reaches B's loss at no compute; where that is infinite too, nothing is drawn."
 )
 FARTHEST = 100.0  # factor beyond which a bar leaves the axis
-MARGIN = 0.02  # of the axis, in decades
+ROOM, LEAST_ROOM = 0.06, 0.003  # beside what the axis of multipliers holds: as a share of it, and in decades
 
 
 def multipliers(comparisons: list[Comparison]) -> Page:
@@ -50,19 +50,17 @@ def multipliers(comparisons: list[Comparison]) -> Page:
                 "array": [min(m.interval[1], _drawn(m) * FARTHEST**2) - _drawn(m) for m in every],
                 "arrayminus": [_drawn(m) - m.interval[0] for m in every],
             },
-            hovertemplate="C %{x}<br>multiplier %{y:.3f}<extra></extra>",
+            text=spelt("C", [m.compute for m in every]),
+            hovertemplate="%{text}<br>multiplier %{y:.3f}<extra></extra>",
         )
     figure.add_hline(y=1.0, line={"color": AXIS, "dash": "dot"})
     first, second = map(plain, comparisons[0].names)
     axes(figure, "compute, FLOPs", f"compute multiplier of {second} over {first}", log_y=True)
     rows = _rows(comparisons)
     low, high = _span([m for found in comparisons for m in (*found.at, *found.beyond)])
-    figure.update_yaxes(
-        range=[math.log10(low) - MARGIN, math.log10(high) + MARGIN],
-        tickmode="array",
-        tickvals=loss_ticks(low, high),
-        tickformat="~g",
-    )
+    ticks, room = loss_ticks(low, high), max(LEAST_ROOM, ROOM * math.log10(high / low))
+    ends = [math.log10(low) - room, math.log10(high) + room]
+    figure.update_yaxes(range=ends, tickmode="array", tickvals=ticks, tickformat=tick_format(ticks))
     about = " ".join([ABOUT, *_warned(comparisons)])
     return Page(slug="multiplier", title="Compute multiplier", about=about, figure=figure, rows=rows)
 
@@ -114,7 +112,8 @@ def frontiers(pair: Ladders, found: Comparison) -> Page:
             mode="lines",
             name=f"{plain(name)}, best sizes",
             line={"color": PALETTE[i], "dash": ("solid", "dash")[i], "width": 2},
-            hovertemplate=f"{plain(name)}, best size<br>C %{{x}}<br>loss %{{y:.4f}}<extra></extra>",
+            text=spelt("C", [m.compute for m in every]),
+            hovertemplate=f"{plain(name)}, best size<br>%{{text}}<br>loss %{{y:.4f}}<extra></extra>",
         )
         loss = last.loss_b if i else last.loss_a
         corner = "top right" if loss == min(last.loss_a, last.loss_b) else "bottom left"

@@ -114,6 +114,7 @@ def _add_marks(figure: go.Figure, bars: list[_Bar]) -> None:
         y=[name for _, name in marks],
         mode="markers",
         marker={"symbol": "line-ns-open", "size": 11, "color": "#ffffff", "line": {"width": 1.5, "color": "#ffffff"}},
-        hovertemplate="%{y}<br>%{x} FLOPs<extra></extra>",
+        text=[f"{name}<br>{powers(c)} FLOPs" for c, name in marks],
+        hoverinfo="text",
         showlegend=False,
     )

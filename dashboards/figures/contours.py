@@ -18,8 +18,8 @@ from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, band, in_corner, nothing, panelled, percent_off, residuals, strip
 from dashboards.figures.look import PALETTE
 from dashboards.figures.optimum import BY_LAW, by_law
-from dashboards.figures.style import Page, behind, hover, scale
-from gpt3core.words import Symbols, span
+from dashboards.figures.style import Page, behind, hover, scale, spelt
+from gpt3core.words import Symbols, count, span
 
 SLUG, TITLE = "contours", "Lines of equal loss"
 POINTS = 80  # of the grid, each way
@@ -105,7 +105,7 @@ def _add_contours(figure: go.Figure, compute: Array, sizes: Array, loss: Array, 
         zmax=high,
         colorscale=scale(),
         showscale=False,
-        hovertemplate="C %{x}<br>N %{y}<br>loss by the law %{z:.3f}<extra></extra>",
+        hovertemplate="C %{x:.3s} FLOPs<br>N %{y:.3s}<br>loss by the law %{z:.3f}<extra></extra>",
         name="loss by L(N,D)",
         row=1,
         col=1,
@@ -127,7 +127,8 @@ def _add_frontier(figure: go.Figure, joint: FittedLaw, best: pd.DataFrame) -> No
         name="efficient frontier",
         line={"color": COLOR, "width": 3},
         showlegend=False,
-        hovertemplate="C %{x}<br>N* %{y}<extra>efficient frontier</extra>",
+        text=[f"{c}<br>N* {count(best)}" for c, best in zip(spelt("C", compute), n_star, strict=True)],
+        hovertemplate="%{text}<extra>efficient frontier</extra>",
         row=1,
         col=1,
     )

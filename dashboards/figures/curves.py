@@ -20,7 +20,7 @@ CURVE_POINTS = 400
 MOST_POINTS = 100_000  # of a figure
 MOST_RUNS = 400  # whose curves are drawn
 LEAST_POINTS = 50  # of a curve
-HOVER = "<b>%{fullData.name}</b><br>%{x:.4s} %{meta}<br>loss %{y:.3f}<extra></extra>"
+HOVER = "<b>%{fullData.name}</b><br>%{x:.3s} %{meta}<br>loss %{y:.3f}<extra></extra>"
 
 
 def curves(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
@@ -44,7 +44,7 @@ def curves(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
         most, finals = 0, table[table.loss.notna()]
         traces, rows = _finals(finals), behind(finals).rename(columns={"D": "tokens"}).assign(what="final loss")
     figure.add_traces(traces)
-    _add_bar(figure, shown if len(shown) else table)
+    add_bar(figure, shown if len(shown) else table)
     law = _add_law(figure, study)
     loss = f"training {LOSS}" if len(shown) else LOSS
     compute = f"C, {LABELS[study.convention.c]}"
@@ -133,7 +133,7 @@ def _in_both(
     ]
 
 
-def _add_bar(figure: go.Figure, table: pd.DataFrame) -> None:
+def add_bar(figure: go.Figure, table: pd.DataFrame) -> None:
     """No point, but the bar of the scale of sizes."""
     if table.empty:
         return

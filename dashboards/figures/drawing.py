@@ -20,7 +20,7 @@ from analysis.laws import Array, Data
 from analysis.output.texts import shared
 from analysis.study import Study
 from dashboards.figures.look import GREY, faint
-from dashboards.figures.style import Page, axes, log_ticks, log_x_ticks, printed
+from dashboards.figures.style import Page, axes, log_ticks, log_x_ticks, printed, spelt
 from gpt3core.words import Symbols, count, powers
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
@@ -75,7 +75,7 @@ def arrange(figure: go.Figure, panels: Sequence[Panel]) -> None:
             row=row,
             col=1,
             **({"matches": _axis("x", row - 1)} if panel.under else {}),
-            **(log_x_ticks(_along(figure, row)) if panel.log_x else {}),
+            **(log_x_ticks(_over(figure, panels, row)) if panel.log_x else {}),
         )
         domain = [max(0.0, (top - panel.height) / inside), min(1.0, top / inside)]
         figure.update_yaxes(
@@ -100,6 +100,13 @@ def _axis(letter: str, row: int) -> str:
 def _along(figure: go.Figure, row: int) -> list[Any]:
     """The traces of a panel."""
     return [trace for trace in figure.data if (trace.yaxis or "y") == _axis("y", row)]
+
+
+def _over(figure: go.Figure, panels: Sequence[Panel], row: int) -> list[Any]:
+    """The traces of all panels that lie over one another along the x of a panel: their grids are one."""
+    first = max(i for i in range(1, row + 1) if not panels[i - 1].under)
+    last = next((i for i in range(row + 1, len(panels) + 1) if not panels[i - 1].under), len(panels) + 1)
+    return [trace for i in range(first, last) for trace in _along(figure, i)]
 
 
 def nothing(slug: str, title: str, reason: str, group: str = "laws") -> Page:
@@ -164,7 +171,8 @@ def law_line(
         mode="lines",
         name=name,
         line={"color": color, "width": 2, "dash": "solid" if law.fit.status is FitStatus.OK else "dot"},
-        hovertemplate=f"{printed(law.fit.law.equation)}<br>{variable} %{{x}}<br>loss %{{y:.3f}}<extra></extra>",
+        text=spelt(variable, grid),
+        hovertemplate=f"{printed(law.fit.law.equation)}<br>%{{text}}<br>loss %{{y:.3f}}<extra></extra>",
         **place(row),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
+from analysis.runs.conventions import LABELS
 from analysis.runs.finetuned import beside_prompts
 from analysis.study import Study
 from dashboards.figures.look import AXIS, PALETTE
@@ -43,7 +44,7 @@ def finetuned(study: Study) -> Page | None:
             name=f"{task}: best trivial baseline",
             hoverinfo="skip",
         )
-    axes(figure, "N, parameters", "accuracy")
+    axes(figure, f"N, parameters, {LABELS[study.convention.n]}", "accuracy")
     about = (
         "The same questions to the same models: answered by a classifier after training on labelled examples "
         "(Radford et al. 2018), and by prompts with as many examples as said (Brown et al. 2020, section 2). Bars are "

@@ -14,8 +14,8 @@ from analysis.laws import Array, allocation
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures.drawing import band, label, law_points, mean_band, minima_points, of_minimum, predicted_points
-from dashboards.figures.look import GREY
-from dashboards.figures.style import LOSS, Page, add_runs, axes, behind, of_runs, printed
+from dashboards.figures.look import GREY, PALETTE
+from dashboards.figures.style import LOSS, Page, add_runs, axes, behind, of_runs, printed, spelt
 from gpt3core.words import flops, outside
 
 
@@ -109,7 +109,8 @@ def _law_lines(figure: go.Figure, study: Study, computes: pd.Series) -> list[pd.
             mode="lines",
             name=f"{kind}: α<sub>C</sub> {law.fit.params['alpha_C']:.4f}{doubt}",
             line={"color": color, "dash": dash, "width": 2},
-            hovertemplate=f"{printed(law.fit.law.equation)}<br>C %{{x}}<br>loss %{{y:.3f}}<extra></extra>",
+            text=spelt("C", grid),
+            hovertemplate=f"{printed(law.fit.law.equation)}<br>%{{text}}<br>loss %{{y:.3f}}<extra></extra>",
         )
         if name == "compute_frontier":
             if (ends := mean_band(law, {"C": grid})) is not None:
@@ -121,7 +122,7 @@ def _law_lines(figure: go.Figure, study: Study, computes: pd.Series) -> list[pd.
     if joint is not None and joint.fit.status is FitStatus.OK:
         n, d = allocation(joint.fit.params, grid)
         loss, name = joint.fit.predict({"N": n, "D": d}), "L(N,D) at its optimum, 6ND = C"
-        line = {"color": "#0072B2", "dash": "dash", "width": 1.5}
+        line = {"color": PALETTE[0], "dash": "dash", "width": 1.5}
         figure.add_scatter(x=grid, y=loss, mode="lines", name=name, line=line)
         found.append(pd.DataFrame({"what": name, "N": n, "D": d, "C": grid, "loss": loss}))
     return found
@@ -144,7 +145,7 @@ def _add_prediction(figure: go.Figure, p: Prediction) -> None:
         y=[p.loss],
         mode="markers",
         name=f"prediction of {p.name}" if p.name and not p.optimal else "prediction",
-        marker={"symbol": "star", "size": 14, "color": "#D55E00"},
+        marker={"symbol": "star", "size": 14, "color": PALETTE[1]},
         error_y=error,
         visible=True if new is not None else "legendonly",
         text=[f"prediction {outside(p.decades)} the data<br>loss {p.loss:.3f}<br>{said}"],

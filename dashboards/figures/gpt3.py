@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from analysis.accuracy.score_forecast import ACCURACIES, forecast_gpt3
 from analysis.reference.tables import gpt3_models, gpt3_scores, loss_of_compute, reference
 from dashboards.figures.look import PALETTE
-from dashboards.figures.style import MARKERS, Page, axes, printed
+from dashboards.figures.style import MARKERS, Page, axes, printed, shades
 from gpt3core.costs import PF_DAY
 
 SETTINGS = ("zero-shot", "one-shot", "few-shot")
@@ -16,8 +16,9 @@ SETTINGS = ("zero-shot", "one-shot", "few-shot")
 
 def symbol_insertion() -> Page:
     """Figure 1.2: larger models use the examples in their context better."""
-    rows = reference("gpt3_figure_1_2.csv")
-    figure = go.Figure()
+    rows, params = reference("gpt3_figure_1_2.csv"), gpt3_models().set_index("model").params
+    figure, models = go.Figure(), list(dict.fromkeys(rows.model))
+    colors = shades(params[models])
     for i, (model, group) in enumerate(rows.groupby("model", sort=False)):
         group = group.sort_values("K")
         figure.add_scatter(
@@ -25,10 +26,12 @@ def symbol_insertion() -> Page:
             y=group.accuracy_pct,
             mode="lines+markers",
             name=str(model),
-            line={"color": PALETTE[i % len(PALETTE)]},
+            line={"color": colors[i]},
             marker={"symbol": MARKERS[i % len(MARKERS)]},
         )
-    axes(figure, "examples in the context + 1", "accuracy, %")
+    axes(figure, "examples in the context (K)", "accuracy, %")
+    shown = sorted(set(rows.K))
+    figure.update_xaxes(tickmode="array", tickvals=[k + 1 for k in shown], ticktext=[f"{k}" for k in shown])
     about = "Removing random symbols from words: the points of the figure that table H.1 has, for every size."
     return Page(slug="figure-1-2", title="Figure 1.2: symbol insertion", about=about, figure=figure, rows=rows)
 
@@ -57,7 +60,7 @@ def aggregate() -> Page:
         figure.add_scatter(
             x=[models.params.iloc[-1]], y=[forecast], mode="markers", name=f"{setting}, forecast", marker=marker
         )
-    axes(figure, "parameters", "accuracy, mean of 42 benchmarks, %")
+    axes(figure, "N, parameters", "accuracy, mean of 42 benchmarks, %")
     about = (
         "Thin lines are the benchmarks of table H.1 (accuracy or exact match), thick ones their means; stars are the "
         "means of 175B as forecast from the sizes up to 13B."

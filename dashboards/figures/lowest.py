@@ -14,7 +14,7 @@ from analysis.estimation.training_curves import CurveEnvelope
 from analysis.runs.conventions import LABELS
 from analysis.runs.curves import FROM
 from analysis.study import Study
-from dashboards.figures.curves import kept, points_each, some_of
+from dashboards.figures.curves import add_bar, kept, points_each, some_of
 from dashboards.figures.drawing import minima_points, of_minimum
 from dashboards.figures.look import PALETTE
 from dashboards.figures.style import LOSS, Page, axes, behind, plain, printed, shades
@@ -90,10 +90,11 @@ def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFra
         known = {"what": "training loss", "run_id": run_id, "N": run["N"], "D": thin.tokens.to_numpy(float)}
         found.append(pd.DataFrame({**known, "C": compute, "loss": thin.loss.to_numpy(float)}))
         look = {"mode": "lines", "line": {"color": color, "width": 1}, "opacity": 0.6, "showlegend": False}
-        hover = "<b>%{fullData.name}</b><br>C %{x}<br>training loss %{y:.3f}<extra></extra>"
+        hover = "<b>%{fullData.name}</b><br>C %{x:.3s} FLOPs<br>training loss %{y:.3f}<extra></extra>"
         named = {"name": plain(run_id), "hovertemplate": hover, "xaxis": "x", "yaxis": "y"}
         traces.append({"type": "scatter", "x": compute, "y": found[-1].loss, **look, **named})
     figure.add_traces(traces)
+    add_bar(figure, table)
     return found, there
 
 

@@ -21,6 +21,7 @@ from analysis.runs.ratio import per_6nd, tokens
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, band, in_corner, of_minimum
 from dashboards.figures.look import PALETTE
+from dashboards.figures.style import spelt
 from gpt3core.words import count, powers, span
 
 POINTS, BY_LAW = 40, 14  # of a line; of one that is all but straight and takes longer
@@ -150,7 +151,8 @@ def _add_line(figure: go.Figure, line: Line, variable: str, row: int) -> None:
         name=name,
         line={"color": color, "width": 2, "dash": dash},
         showlegend=False,
-        hovertemplate=f"{name}<br>C %{{x}}<br>{variable}* %{{y}}<extra></extra>",
+        text=[f"{c}<br>{variable}* {count(best)}" for c, best in zip(spelt("C", x), y, strict=True)],
+        hovertemplate=f"{name}<br>%{{text}}<extra></extra>",
         row=row,
         col=1,
     )

@@ -46,7 +46,7 @@ def finish(figure: go.Figure, x: str, y: str) -> go.Figure:
     axes(figure, x, y)
     figure.update_layout(height=height, margin={"t": 70})
     figure.update_xaxes(tickfont={"size": 10}, title={"standoff": 2, "font": {"size": 12}}, tickangle=0)
-    figure.update_yaxes(tickfont={"size": 10}, title={"font": {"size": 12}}, nticks=5, rangemode="nonnegative")
+    figure.update_yaxes(tickfont={"size": 10}, title={"font": {"size": 12}}, nticks=5)
     horizontal = list(figure.select_xaxes())
     for axis in (*horizontal[1:], *list(figure.select_yaxes())[1:]):
         axis.title.text = None

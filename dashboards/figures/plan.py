@@ -10,8 +10,8 @@ from analysis.estimation.predict import Prediction
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures.look import AXIS, GREY, PALETTE, faint
-from dashboards.figures.style import LOSS, Page, axes, printed
-from gpt3core.words import count, flops
+from dashboards.figures.style import LOSS, Page, axes, log_ticks, printed, spelt
+from gpt3core.words import count, flops, nats
 
 # where along a curve its name stands, on the side that is free
 LABELLED = {"loss": (0.3, "left", "bottom"), "N": (0.22, "left", "top"), "D": (0.3, "right", "bottom")}
@@ -28,16 +28,17 @@ def plan(study: Study, along: pd.DataFrame, p: Prediction | None) -> Page:
     figure = go.Figure()
     _curve(figure, along, "loss", "loss of a new run", 0, "y")
     _runs(figure, study)
-    for i, (name, label) in enumerate((("N", "N* parameters"), ("D", "D* tokens"))):
+    for i, (name, label) in enumerate((("N", "N*, parameters"), ("D", "D*, tokens"))):
         _curve(figure, along, name, label, i, "y2")
     if p is not None:
         _planned(figure, p)
     axes(figure, f"compute, {LABELS[study.convention.c]}", LOSS)
+    losses = [trace for trace in figure.data if trace.yaxis != "y2"]
     figure.update_layout(
         showlegend=False,
         height=640,
         xaxis={"anchor": "y2"},
-        yaxis={"type": "log", "domain": [0.5 + GAP / 2, 1.0], "dtick": f"L{_step(along.loss)}", "tickformat": "~g"},
+        yaxis={"type": "log", "domain": [0.5 + GAP / 2, 1.0], **log_ticks(LOSS, losses)},
         yaxis2={
             **{"type": "log", "domain": [0.0, 0.5 - GAP / 2], "title": {"text": "best size and tokens", "standoff": 8}},
             **{"exponentformat": "power", "showline": True, "linecolor": AXIS, "automargin": True},
@@ -53,15 +54,9 @@ def plan(study: Study, along: pd.DataFrame, p: Prediction | None) -> Page:
     return Page(slug="plan", title="The run that is planned", about=about, figure=figure, rows=rows)
 
 
-def _step(losses: pd.Series) -> float:
-    """Between the labels of a log axis of less than a decade."""
-    reach = float(losses.max() - losses.min()) if len(losses) else 1.0
-    return next((step for step in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0) if reach / step <= 8), 5.0)
-
-
 def _curve(figure: go.Figure, along: pd.DataFrame, name: str, label: str, color: int, axis: str) -> None:
     """A curve under its band, its name standing at its end."""
-    known = along[along[f"{name}_low"].notna()]
+    known, write = along[along[f"{name}_low"].notna()], nats if name == "loss" else count
     if len(known):
         figure.add_scatter(
             x=[*known.C, *known.C[::-1]],
@@ -80,7 +75,8 @@ def _curve(figure: go.Figure, along: pd.DataFrame, name: str, label: str, color:
         mode="lines",
         name=label,
         line={"color": PALETTE[color], "width": 2},
-        hovertemplate=f"C %{{x}}<br>{label} %{{y{':.3f' if name == 'loss' else ''}}}<extra></extra>",
+        text=[f"{c}<br>{label} {write(value)}" for c, value in zip(spelt("C", along.C), along[name], strict=True)],
+        hoverinfo="text",
         yaxis=axis,
     )
     if len(along):
@@ -108,7 +104,8 @@ def _runs(figure: go.Figure, study: Study) -> None:
         mode="markers",
         name="runs",
         marker={"color": AXIS, "size": 5},
-        hovertemplate="C %{x}<br>loss %{y:.4f}<extra>a run</extra>",
+        text=spelt("C", table.C),
+        hovertemplate="%{text}<br>loss %{y:.4f}<extra>a run</extra>",
     )
 
 

@@ -26,7 +26,7 @@ DEVIATIONS = 9.0  # median absolute deviations above the median: 6 standard devi
 LEAST_DEVIATION = 1e-3  # of the median, where values hardly vary, as for anomaly.spike
 WINDOW = AnomalySpec().window
 MOST = 500  # spikes that are drawn, the highest ones
-ORANGE = "#D55E00"
+ORANGE = PALETTE[1]
 SHOWN = ("loss", "grad_norm")
 COLUMNS = ("step", "what", "value", "attempt", "said", "steps_again")  # of the rows
 
@@ -142,7 +142,7 @@ def _add_spikes(figure: go.Figure, rows: pd.DataFrame, name: str, row: int) -> N
         marker={"symbol": "triangle-up", "size": 8, "color": ORANGE},
         name="spike",
         legendgroup="spike",
-        showlegend=row == 1,
+        showlegend=len(finite) > 0 and not any(trace.name == "spike" and trace.showlegend for trace in figure.data),
         hovertemplate=f"step %{{x:,}}<br>{_words(name)} %{{y:.4g}}: a spike<extra></extra>",
         row=row,
         col=1,

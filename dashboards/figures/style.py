@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.output.texts import shared
-from dashboards.figures.look import AXIS, GRID, INK, PALETTE, PAPER, SCALE, SHADES, STEPS
+from dashboards.figures.look import AXIS, GRID, INK, PALETTE, PAPER, SCALE, SHADES, STEPS, VEIL
 from dashboards.typeset import pieces, tagged
 from gpt3core.words import count, powers
 
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 LOSS = "loss, nats per token"
-CROWDED, A_LABEL = 2.6, 0.31  # decades of which plotly labels each digit, and decades a label for 2s and 5s alone
+CROWDED, A_LABEL = 2.9, 0.31  # decades of which plotly labels each digit, and decades a label for 2s and 5s alone
 NARROW, ROOM = 0.1, 0.3  # decades between points that are told apart by many digits, and beside them
 DIGITS = 4  # of a loss after its point, at most
 MOST_DECADES, MOST_TICKS = 6, 10  # of an axis with 2s and 5s on it; of one of more decades
@@ -49,6 +49,12 @@ def plain(name: object) -> str:
 def printed(text: str) -> str:
     """A label of plotly's with its powers raised, as ``typeset`` has them on a page: 1e14, C^-0.05."""
     return "".join(map(tagged, pieces(text)))
+
+
+def spelt(variable: str, values: Iterable[float]) -> list[str]:
+    """What hover texts say of points: C in powers of ten, N and D as counts, which plotly's formats do not know."""
+    spell = powers if variable == "C" else count
+    return [f"{variable} {spell(value)}" for value in values]
 
 
 def behind(table: pd.DataFrame) -> pd.DataFrame:
@@ -90,7 +96,16 @@ def log_ticks(title: str, traces: Iterable[Any]) -> dict[str, Any]:
     if LOSS not in title or not values:
         return {"exponentformat": "power"}
     ticks = loss_ticks(min(values), max(values))
-    return {"tickmode": "array", "tickvals": ticks, "tickformat": f".{DIGITS}~f" if ticks[-1] < 1e4 else ".3~g"}
+    return {"tickmode": "array", "tickvals": ticks, "tickformat": tick_format(ticks)}
+
+
+def tick_format(ticks: Sequence[float]) -> str:
+    """The format of labels: steps between which there is one distance have as many digits each, 2.8 3.0 3.2."""
+    if ticks[-1] >= 1e4:
+        return ".3~g"
+    if not np.allclose(np.diff(ticks, 2), 0.0, atol=10.0**-DIGITS / 2):
+        return f".{DIGITS}~f"
+    return f".{max(len(f'{tick:.{DIGITS}f}'.rstrip('0').partition('.')[2]) for tick in ticks)}f"
 
 
 def visible(traces: Iterable[Any]) -> list[Any]:
@@ -164,7 +179,7 @@ def of_runs(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def of_size(sizes: Iterable[float]) -> dict[str, Any]:
-    """The scale of colours of points that are coloured by log10 N, with its bar."""
+    """The scale of colours of points that are coloured by log10 N, with its bar where there are two sizes."""
     log = np.log10(np.asarray(list(sizes), float))
     low, high = float(log.min()), float(log.max())
     whole = np.arange(np.ceil(low), np.floor(high) + 1)
@@ -177,7 +192,8 @@ def of_size(sizes: Iterable[float]) -> dict[str, Any]:
         "outlinewidth": 0,
         **{"len": 0.88, "y": 1, "yanchor": "top"},  # a legend below that wraps takes room from the panel, not from it
     }
-    return {"colorscale": scale(), "cmin": low, "cmax": max(high, low + 1e-9), "colorbar": bar}
+    ends = {"cmin": low, "cmax": max(high, low + 1e-9)}
+    return {"colorscale": scale(), **ends, "colorbar": bar, "showscale": high > low}
 
 
 def add_scale(figure: go.Figure, sizes: Iterable[float], *, pixels: int | None = None) -> None:
@@ -220,6 +236,7 @@ TEMPLATE = go.layout.Template(
         "colorway": PALETTE,
         "xaxis": _AXES,
         "yaxis": _AXES,
+        "annotationdefaults": {"bgcolor": VEIL},  # words stand on lines, and are read all the same
         "hoverlabel": {"bgcolor": PAPER, "bordercolor": AXIS, "font": {"color": INK}},
     }
 )

@@ -32,7 +32,7 @@ LOOKS: dict[str, dict[str, object]] = {
     past.DONE: {},
     past.RUNNING: {"opacity": 0.55},
     past.STOPPED: _hatched("/"),
-    past.FAILED: {**_hatched("x"), "line": {"color": "#D55E00", "width": 2}},
+    past.FAILED: {**_hatched("x"), "line": {"color": PALETTE[1], "width": 2}},
     past.UNSEEN: _hatched("."),
 }
 CLEAR = "rgba(0,0,0,0)"
@@ -44,8 +44,9 @@ def moment(seconds: float) -> datetime:
 
 
 def dated(figure: go.Figure) -> None:
-    """Make x an axis of times, with so few labels that a phone has room for them."""
-    figure.update_xaxes(type="date", nticks=5, tickangle=0)
+    """Make x an axis of times of this machine's zone, with so few labels that a phone has room for them."""
+    zone = datetime.now().astimezone().tzname()
+    figure.update_xaxes(type="date", nticks=5, tickangle=0, title={"text": f"time, {zone}", "standoff": 6})
 
 
 def stamp(seconds: float) -> str:
@@ -215,7 +216,7 @@ def _add_expected(
             y=[lane for _, _, lane in known],
             mode="markers",
             name="expected end",
-            marker={"symbol": "line-ns", "size": 10, "line": {"width": 1.5, "color": "#D55E00"}},
+            marker={"symbol": "line-ns", "size": 10, "line": {"width": 1.5, "color": PALETTE[1]}},
             text=[f"{plain(stay.run_id)}<br>expected to end at {clock(end)}" for stay, end, _ in known],
             hoverinfo="text",
         )

@@ -91,7 +91,8 @@ def _add_runs(figure: go.Figure, study: Study, variable: str, row: int) -> None:
     table = study.everything[study.everything.loss.notna()]
     if table.empty:
         return
-    marker = {**of_size(table.N), "color": np.log10(table.N), "size": 6, "opacity": 0.45, "showscale": row == 1}
+    marker = {**of_size(table.N), "color": np.log10(table.N), "size": 6, "opacity": 0.45}
+    marker["showscale"] &= row == 1
     marker["colorbar"] |= {"len": 0.2, "y": 1.0, "yanchor": "top"}
     figure.add_scatter(
         x=table[variable],

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from analysis.laws.base import Array
 from analysis.tuning import study as studies
 from analysis.tuning.study import Tuning
-from dashboards.figures.look import GREY, faint
+from dashboards.figures.look import GREY, PALETTE, faint
 from dashboards.figures.style import Page, add_scale, axes, round_values, shades
 from gpt3core.rule import DEEPSEEK, STEP_LAW
 from gpt3core.words import count, number_of
@@ -21,7 +21,7 @@ TALL, SCALE = 760, 170  # pixels: of two panels, and of the bar of sizes
 APART = 2**0.5  # factor between two learning rates of a line
 MOST_ABOVE = 0.06  # share of the best loss up to which basins are shown
 MOST_LEVELS = 4  # of D, or of N, for which a law that depends on both is drawn
-BLACK, ORANGE = "#000000", "#D55E00"
+BLACK, ORANGE = "#000000", PALETTE[1]
 AXIS = {"lr": "learning rate", "batch": "batch, tokens"}
 PUBLISHED = {"Li et al. 2025": STEP_LAW, "Bi et al. 2024": DEEPSEEK}
 DASHES = ("dash", "dot")

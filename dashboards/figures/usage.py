@@ -103,7 +103,7 @@ def spending(history: History) -> Page:
             _add_interval(figure, history, then, more)
     if (limit := (history.limit or {}).get("hours")) is not None:
         figure.add_hline(
-            y=limit, line={"color": "#D55E00", "dash": "dot"}, annotation_text=f"limit {limit:g} {unit}-hours"
+            y=limit, line={"color": PALETTE[1], "dash": "dot"}, annotation_text=f"limit {limit:g} {unit}-hours"
         )
     axes(figure, "", f"{unit}-hours", log_x=False)
     dated(figure)

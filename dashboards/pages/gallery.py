@@ -76,12 +76,13 @@ def draw(
     key = None if page is None else [page.slug, of]
     if was is not None and was[:2] == [key, version]:
         raise dash.exceptions.PreventUpdate
-    if page is None:
-        return "", {"data": [], "layout": {}}, HIDDEN, [], [key, version, []]
+    if page is None or not page.figure.data:  # which says why
+        about = [] if page is None else typeset(page.about)
+        return about, {"data": [], "layout": {}}, HIDDEN, [], [key, version, []]
     whole = page.figure.to_plotly_json()
     now = [key, version, _axes(whole["layout"])]
     size = {"height": f"{whole['layout'].get('height', 560)}px"}
-    about = [*typeset(page.about), f" {len(page.rows):,} rows behind it."]
+    about = [*typeset(page.about), f" {len(page.rows):,} row{'s' * (len(page.rows) != 1)} behind it."]
     code = code or exports.code(live.given, page.slug)
     drawn = _changed(whole) if was and was[::2] == now[::2] else whole
     return about, drawn, size, exports.row(page, live.shelf, name, code), now

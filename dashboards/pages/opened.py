@@ -28,9 +28,10 @@ CURVE = "runs-curve"
 
 
 def layout(state: Mapping[str, str]) -> list[Any]:
-    """Places for both."""
+    """Places for both; of the one that is open its curve stands before all that was written of it."""
     figure = html.Div(gallery.figure(CURVE) if state["run"] else [], id="runs-figure")
-    one = [html.Div(id="runs-one"), figure, written.layout(state), html.Div(id="runs-commands")]
+    told, commands = html.Div(id="runs-told"), html.Div(id="runs-commands")
+    one = [html.Div(id="runs-one"), figure, told, written.layout(state), commands]
     return [
         html.Section(id="runs-beside"),
         html.Section(one),
@@ -73,20 +74,22 @@ def _register_beside(app: Any, live: Live, runs: RunTable) -> None:
 def _register_one(app: Any, live: Live, runs: RunTable) -> None:
     @app.callback(
         dash.Output("runs-one", "children"),
+        dash.Output("runs-told", "children"),
         dash.Output("runs-opened", "data"),
         dash.Input({"state": "run"}, "value"),
         dash.Input("tick", "n_intervals"),
         dash.State("runs-opened", "data"),
     )
-    def open_run(run_id: str | None, _: int | None, was: list[Any] | None) -> tuple[Any, Any]:
+    def open_run(run_id: str | None, _: int | None, was: list[Any] | None) -> tuple[Any, ...]:
         row = runs.look(at_most_every=LOOK_SECONDS).row(run_id) if run_id else None
         version = "" if row is None else f"{hash((row, loss_trace.stamp(RunDir(live.root, row.run_id))))}"
         now = [run_id or "", version]
         if was == now:
             raise dash.exceptions.PreventUpdate
         if row is None:
-            return [html.P(_nobody(run_id))] if run_id else [], now
-        return _opened(one_run.read(live.root, row)), now
+            return [html.P(_nobody(run_id))] if run_id else [], [], now
+        run = one_run.read(live.root, row)
+        return _opened(run), _told(run), now
 
     @app.callback(dash.Output("runs-commands", "children"), dash.Input("runs-opened", "data"))
     def commands(now: list[str] | None) -> list[Any]:
@@ -202,13 +205,19 @@ def _line(line: Line) -> list[Any]:
 
 
 def _opened(run: OneRun) -> list[Any]:
-    """A run: its facts, what it met, its scores and its log."""
+    """A run: its facts, and what it met."""
     parts: list[Any] = [html.H2(run.row.run_id), html.Button("close", id="runs-close")]
     parts += [html.P(word, className="warning") for word in (run.row.note, run.problem) if word]
     parts.append(html.Dl([html.Div([html.Dt(name), html.Dd(shown)]) for name, shown in run.facts], className="facts"))
     parts.append(html.P(["Its curve, every step: ", *links(f"run_id={run.row.run_id}")]))
     if run.met:
         parts += [html.H3("Met on the way"), html.Ul([html.Li(word) for word in run.met])]
+    return parts
+
+
+def _told(run: OneRun) -> list[Any]:
+    """Its scores and its log."""
+    parts = list[Any]()
     if run.held_out:
         parts += [html.H3("Held-out text"), html.P(run.held_out)]
     if run.measured:

@@ -28,7 +28,7 @@ Text: TypeAlias = str | None
 Fields: TypeAlias = tuple[Text, Text, Text, Text, Text, Text]  # the values of STATE
 TICK_MS = 500  # between looks at what is made behind the page
 FIGURE = "plan-figure"
-MARKS = {-1: "1/10", 0: "1x", 1: "10x", 2: "100x", 3: "1000x", 4: "10⁴x"}  # of the highest-compute run
+MARKS = {-1: "1/10", 0: "1×", 1: "10×", 2: "100×", 3: "1000×", 4: "10⁴×"}  # of the highest-compute run
 OF_SLIDERS = ("compute", "largest")
 SAID = ("wrong", "answer", "why", "next")
 DRAWING = "The laws are drawn anew, for their intervals."
@@ -56,7 +56,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
     from sweeps.planning import hardware
 
     highest = _highest(live.view)
-    usual = "10x the largest run" if highest is None else plan.slid(1.0, highest)
+    usual = "10× the largest run" if highest is None else plan.slid(1.0, highest)
     fields = [
         _field("planned run, FLOPs", _text("compute", state, usual), _slider("compute", "planned run", state, highest)),
         _field(

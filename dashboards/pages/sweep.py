@@ -188,7 +188,7 @@ def _head(sweep: Standing) -> list[Any]:
     bad = "warning" if sweep.driver in BAD else ""
     return [
         html.P(html.Strong(counts)),
-        html.Progress(value=str(sweep.done), max=str(max(1, sweep.asked))),
+        html.Progress(value=str(sweep.done), max=str(max(1, sweep.asked)), **{"aria-label": "runs done"}),
         html.Ul([html.Li(line, className=bad if line == lines[1] else "") for line in lines if line]),
         *(html.P(remark, className="warning") for remark in sweep.remarks[:10]),
     ]

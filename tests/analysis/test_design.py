@@ -169,7 +169,7 @@ def test_a_run_in_flight_counts_as_made_and_a_lost_one_does_not():
 
 def test_runs_without_a_loss_alone_are_too_few():
     finished = runs(FINISHED).assign(loss=[2.5, *[np.nan] * 5])
-    with pytest.raises(ValueError, match="1 runs ended with a loss: two are needed"):
+    with pytest.raises(ValueError, match="1 run ended with a loss: two are needed"):
         design.propose(finished, grid(), compute=1e22)
 
 

@@ -59,6 +59,12 @@ def test_every_page_draws_offline(isolated, studied):
         paper.emulate_media(media="print")
         paper.goto((isolated / "report" / "index.html").as_uri())
         assert paper.evaluate("document.documentElement.scrollWidth") <= 718, "else all of it is made smaller"
+        _, page = next(opened(["isoflop"], viewport={"width": 1200, "height": 900}))
+        widths = []
+        for event in ("", "beforeprint", "afterprint"):  # no browser lays a figure out anew for paper
+            page.evaluate(f"window.dispatchEvent(new Event({event!r}))")
+            widths.append(page.evaluate("document.querySelector('.js-plotly-plot')._fullLayout.width"))
+        assert widths[0] == widths[2] > 718 > widths[1]
         assert phone.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 20, 20)"
         browser.close()
     assert errors == []

@@ -143,6 +143,13 @@ def test_the_summary_is_a_row_a_task_and_the_rows_are_for_the_csv(asked):
     assert len(page.summary) == 4
 
 
+def test_bars_of_accuracies_end_at_zero(asked):
+    """A standard error of one question in a hundred is wider than an accuracy of none."""
+    for trace in (trace for page in (accuracy_compute(asked), accuracy_shots(asked)) for trace in page.figure.data):
+        if trace.error_y.arrayminus is not None:
+            assert (np.array(trace.y, float) - np.array(trace.error_y.arrayminus, float) >= 0).all()
+
+
 def test_published_lines_stand_beside_the_trend_at_the_same_number_of_examples(asked):
     page = accuracy_compute(asked)
     lines = [t for t in page.figure.data if t.legendgroup == "addition_2" and t.line.dash == "dash"]

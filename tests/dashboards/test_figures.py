@@ -15,6 +15,7 @@ from dashboards import report
 from dashboards.figures import catalogue, look, style
 from dashboards.figures.accuracy import accuracy_compute
 from dashboards.figures.curves import CURVE_POINTS, curves, kept
+from dashboards.figures.drawing import Panel, arrange, panelled, strip
 from dashboards.figures.frontier import frontier
 from dashboards.figures.isoflop import isoflop
 from dashboards.figures.linear import linear
@@ -142,6 +143,7 @@ def test_of_thousands_of_curves_some_are_drawn(studied):
     page = lowest(replace(studied, table=many, training_curves=None), losses)
     lines = [t for t in page.figure.data if t.mode == "lines"]
     assert (len(lines), len(page.summary)) == (400, len(many))
+    assert "N" in [t.marker.colorbar.title.text for t in page.figure.data], "what their colours are of"
     assert f"400 of {len(many)} curves are drawn" in page.about
     assert sum(len(t.x) for t in lines) == (page.rows.what == "training loss").sum() <= 100_000
 
@@ -315,7 +317,7 @@ def test_the_name_of_the_law_stands_between_budgets(studied):
 
 
 @pytest.mark.parametrize(
-    ("top", "most"), [(1e6, 3), (1.2e6, 3), (5e6, 5), (1e7, 3), (4e7, 5), (9e7, 6), (2e8, 7), (5e8, None)]
+    ("top", "most"), [(1e6, 3), (1.2e6, 3), (5e6, 5), (1e7, 3), (4e7, 5), (9e7, 6), (2e8, 7), (5e8, 8), (1e9, None)]
 )
 def test_an_axis_of_few_decades_has_no_label_a_digit(top, most):
     """Plotly's own are 2 to 9; it takes 2s and 5s alone where a label has 0.3 decades, and powers alone from 0.7 on."""
@@ -324,3 +326,20 @@ def test_an_axis_of_few_decades_has_no_label_a_digit(top, most):
     if top > 2e6:
         assert axis.exponentformat == ("B" if top < 1e7 else "power"), "4M, and no 0.4 x 10^7"
     assert top < 1e7 or most is None or 0.3 < np.log10(top / 1e6) / most < 0.7
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "written"), [(2.8, 4.1, ".1f"), (2.9755, 2.9771, ".4f"), (0.5, 20.0, ".4~f"), (2.0, 4e7, ".3~g")]
+)
+def test_labels_of_losses_have_as_many_digits_each(low, high, written):
+    """No 4 among 3.8 and 4.2."""
+    assert style.tick_format(style.loss_ticks(low, high)) == written
+
+
+def test_panels_over_one_another_have_one_grid():
+    figure = panelled(2)
+    figure.add_scatter(x=[1e3, 1.1e6], y=[2.2, 3.4], row=1, col=1)
+    figure.add_scatter(x=[1e4, 1e5], y=[0.1, 0.2], row=2, col=1)
+    arrange(figure, [Panel(x="N", y=style.LOSS, log_y=True), strip("N")])
+    above, below = figure.select_xaxes()
+    assert above.nticks == below.nticks is None, "of three decades, though the strip has one"

@@ -287,12 +287,20 @@ def luminance(colour):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def test_a_factor_has_the_sign_of_a_product():
+    words = "0.976x the compute, x0.999 a decade; of x2y and d8x, lr=2x"
+    assert "".join(part for part, _ in typeset.pieces(words)) == words.replace("6x", "6×").replace("x0.", "×0.")
+
+
 def test_labels_of_a_figure_have_their_powers_raised(studied):
     for page in catalogue.pages(studied):
         layout = page.figure.layout
         axes = [axis.title.text for axis in (*page.figure.select_xaxes(), *page.figure.select_yaxes())]
         labels = [*(note.text for note in layout.annotations), *(trace.name for trace in page.figure.data), *axes]
         hovers = [trace.hovertemplate for trace in page.figure.data if trace.hovertemplate]
+        assert not [words for words in hovers if re.search(r"%\{[xyz]\}", words)], (
+            "plotly prints all digits, and T for 10^12"
+        )
         texts = [str(text) for trace in page.figure.data for text in np.atleast_1d(trace.text)]
         hovers += [re.sub("<b>.*?</b>", "", text) for text in texts]  # names of runs
         said = "".join(part for part, _ in typeset.pieces(page.about))
@@ -308,7 +316,7 @@ def test_every_colour_of_a_figure_has_one_for_the_dark_that_is_seen_there(studie
     assert named <= set(light)
     paper = luminance(dict(look.COLOURS)[look.PAPER])
     for on_white, on_black in look.COLOURS:
-        if len(on_white) != 4 and "0.1" not in on_white and on_white not in (look.PAPER, look.GRID):
+        if len(on_white) != 4 and "0.1" not in on_white and on_white not in (look.PAPER, look.VEIL, look.GRID):
             assert (luminance(on_black) + 0.05) / (paper + 0.05) > 3, f"{on_black} for {on_white}"
 
 

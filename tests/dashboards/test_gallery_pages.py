@@ -6,7 +6,8 @@ import plotly.graph_objects as go
 import pytest
 
 from analysis.settings import StudySettings
-from dashboards import live
+from dashboards import live, offline
+from dashboards.figures.drawing import nothing
 from dashboards.figures.style import Page
 from dashboards.pages import gallery
 
@@ -82,3 +83,29 @@ def test_a_zoom_is_of_one_run_and_not_of_another(following):
     assert not isinstance(drawn(following, BEFORE, now, number=2, of="run b")[0], dash.Patch)
     with pytest.raises(dash.exceptions.PreventUpdate):
         drawn(following, BEFORE, now, of="run a")
+
+
+def test_where_there_is_nothing_to_draw_a_sentence_stands_alone(following, isolated):
+    """No empty picture, no files of no rows; in the report too."""
+    page = nothing("bars", "Bars", "no bar was measured")
+    about, sent, style, handed_out, _ = gallery.draw(following, "some", page, 1, None)
+    assert (about, style, handed_out) == (["Nothing to draw: no bar was measured."], gallery.HIDDEN, [])
+    assert sent["data"] == []
+    offline.write_pages("some", [page], isolated, "list.html")
+    text = (isolated / "bars.html").read_text()
+    assert "Nothing to draw: no bar was measured." in text
+    assert not any(word in text for word in ("Export:", "0 rows", 'class="plotly'))
+
+
+def test_a_long_table_of_the_report_is_folded_away(following, isolated):
+    """Of hundreds of runs a page would be fifteen screens long."""
+    pages = [
+        Page(slug=f"of{n}", title="", about="", figure=BEFORE, rows=rows, summary=rows)
+        for n in (3, 50, 400)
+        for rows in [pd.DataFrame({"a": range(n)})]
+    ]
+    offline.write_pages("some", pages, isolated, "list.html")
+    few, many, most = ((isolated / f"{page.slug}.html").read_text() for page in pages)
+    assert "<details open><summary>In short</summary>" in few
+    assert "<details><summary>In short</summary>" in many
+    assert "<details><summary>In short, the first 300 of 400 rows</summary>" in most

@@ -2,6 +2,7 @@
 
 import ast
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from tests.test_house import modules
 
 def test_numbers_are_printed_as_in_a_paper():
     assert words.powers(1.234e14) == "1.23\u202f×\u202f10¹⁴"
+    assert words.powers(1.0004e12) == "10¹²", "and no 1.00 times it"
     assert words.powers(3e-4) == "3.00\u202f×\u202f10⁻⁴"
     assert words.powers(0.012) == "0.012"
     assert words.whole(65536) == "65,536"
@@ -20,7 +22,8 @@ def test_numbers_are_printed_as_in_a_paper():
 
 @given(st.floats(1e-30, 1e30))
 def test_three_digits_are_kept_in_powers(value):
-    shown = words.powers(value).translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹−", "-0123456789-")).replace("\u202f×\u202f10", "e")
+    shown = words.powers(value).replace("\u202f×\u202f10", "e").replace("10⁻", "1e-")
+    shown = re.sub("^10(?=[⁰¹²³⁴-⁹])", "1e", shown).translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹−", "-0123456789-"))
     assert math.isclose(float(shown), value, rel_tol=5.1e-3)
 
 
