@@ -24,6 +24,7 @@ PIPE_WIDTH = 120  # where the output is no terminal and COLUMNS says nothing
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell's
 READABLE = 110  # columns of a sentence, on however wide a terminal
 BAR = ("━", "╸", " ")  # a whole, a half and an empty cell of a bar
+PLAIN_BAR = ("=", "-", " ")  # and where the output cannot spell these
 
 
 def console(pipe: int = PIPE_WIDTH) -> Console:
@@ -98,7 +99,16 @@ def bar(share: float, cells: int) -> str:
     """A bar of so many cells, filled to a share of them in halves."""
     halves = round(2 * cells * min(1.0, max(0.0, share)))
     full, half = divmod(halves, 2)
-    return BAR[0] * full + BAR[1] * half + BAR[2] * (cells - full - half)
+    whole, halved, empty = BAR if _spells(*BAR) else PLAIN_BAR
+    return whole * full + halved * half + empty * (cells - full - half)
+
+
+def _spells(*signs: str) -> bool:
+    try:
+        "".join(signs).encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def unwritten(error: OSError) -> int:

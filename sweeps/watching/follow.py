@@ -30,14 +30,16 @@ def follow(
                 return
             sleep(PIPE_SECONDS)
             console.print()
+    seen: RenderableType | None = None
     with Live(console=console, screen=True, auto_refresh=False) as live:
         try:
             while True:
                 page, over = read(console.size.width, console.size.height - 1)
-                live.update(page, refresh=True)
+                live.update(seen := page, refresh=True)
                 if over:
                     break
                 sleep(EVERY_SECONDS)
         except KeyboardInterrupt:
             pass
-    console.print(page)
+    if seen is not None:  # a reader may leave before the first was read
+        console.print(seen)

@@ -1,5 +1,8 @@
 """What commands print, on terminals of any width."""
 
+import io
+import sys
+
 import pytest
 from rich.console import Console
 
@@ -41,6 +44,12 @@ def test_a_bar_is_filled_to_its_share():
     assert terminal.bar(0.37, 4) == "━╸  "
     assert terminal.bar(1.0, 4) == terminal.bar(7.0, 4) == "━━━━"
     assert {len(terminal.bar(i / 100, 7)) for i in range(101)} == {7}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_has_no_such_signs_has_a_bar_all_the_same(encoding, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert terminal.bar(0.37, 4) == "=-  "
 
 
 def test_a_pipe_is_as_wide_as_the_command_says_and_a_user_says_otherwise(monkeypatch):
