@@ -276,6 +276,14 @@ def test_who_leaves_before_the_first_page_was_read_leaves():
     assert "\x1b[?1049l" in console.file.getvalue(), "the terminal is as it was"
 
 
+def test_where_no_page_can_be_drawn_over_one_follows_another(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    pages = iter([("first", False), ("last", True)])
+    console = Console(file=io.StringIO(), force_terminal=True)
+    follow.follow(console, lambda width, lines: next(pages), sleep=lambda seconds: None)
+    assert console.file.getvalue().split() == ["first", "last"]
+
+
 def test_a_thousand_and_more_runs_keep_the_status_small(isolated, monkeypatch):
     world, root = World(monkeypatch), isolated / "root"
     chosen = recipe.load(["recipe=smoke", "limit.hours=0.001"])
