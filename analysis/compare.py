@@ -61,22 +61,15 @@ def _folder(found: Comparison) -> str:
 
 
 def _print(comparisons: list[Comparison]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from analysis.output import comparison
+    from gpt3core import terminal
 
-    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    console = terminal.console()
     for found in comparisons:
-        table = Table(title=Text(comparison.title(found)), title_justify="left")
-        for name in comparison.HEADER:
-            table.add_column(name)
-        for row in comparison.rows(found):
-            table.add_row(*row)
-        console.print(table)
+        title, rows = comparison.title(found), comparison.rows(found)
+        terminal.table(console, title, comparison.HEADER, rows, words=comparison.HEADER[:1])
         for line in comparison.sentences(found):
-            console.print(line, markup=False)
+            console.print(line)
 
 
 if __name__ == "__main__":

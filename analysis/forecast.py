@@ -20,21 +20,18 @@ def main(argv: Sequence[str]) -> int:
         return 0
     cli.settings(Nothing(), argv)
 
-    from rich.console import Console
-    from rich.table import Table
-
     from analysis.accuracy.score_forecast import ACCURACIES, forecast_gpt3
+    from gpt3core import terminal
 
-    table = Table(title="GPT-3 175B from 125M to 13B: percent (90% interval) | measured", title_justify="left")
-    for name in ("task", "metric", "zero-shot", "one-shot", "few-shot"):
-        table.add_column(name)
-    found = forecast_gpt3()
-    for (task, metric), rows in found.groupby(["task", "metric"], sort=False):
+    columns, rows, found = ("task", "metric", "zero-shot", "one-shot", "few-shot"), [], forecast_gpt3()
+    for (task, metric), of_task in found.groupby(["task", "metric"], sort=False):
         cells = {
-            r.setting: f"{r.predicted:.0f} ({r.low:.0f} to {r.high:.0f}) | {r.measured:.0f}" for r in rows.itertuples()
+            r.setting: f"{r.predicted:.0f} ({r.low:.0f} to {r.high:.0f}) | {r.measured:.0f}"
+            for r in of_task.itertuples()
         }
-        table.add_row(str(task), str(metric), *(cells.get(s, "-") for s in ("zero-shot", "one-shot", "few-shot")))
-    Console(width=None if Console().is_terminal else 120).print(table)
+        rows.append((str(task), str(metric), *(cells.get(shots, "-") for shots in columns[2:])))
+    title = "GPT-3 175B from 125M to 13B: percent (90% interval) | measured"
+    terminal.table(terminal.console(), title, columns, rows, words=columns, last=("one-shot", "zero-shot"))
     judged = found[found.metric.isin(ACCURACIES)]
     error = (judged.predicted - judged.measured).abs().mean()
     inside = ((judged.low <= judged.measured) & (judged.measured <= judged.high)).mean()

@@ -26,10 +26,13 @@ from analysis.settings import HparamSettings
 from gpt3core import cli
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from analysis.tuning.study import Tuning
 
+PIPE_WIDTH = 150  # of what is printed where the output is no terminal
+COLUMNS = (
+    *("N", "D", "runs", "best run's loss", "its lr", "its batch", "law's lr", "law's batch"),
+    *("given away, left out", "B_crit"),
+)
 DRAWING = "dashboards.tuning"  # it stands above analysis, so it is called by name, as a shell would
 
 
@@ -67,10 +70,11 @@ def write(found: Tuning, out: Path) -> Path:
 
 def show(found: Tuning, targets: Sequence[tuple[float, float]] = ()) -> None:
     """Print a law, what it rests on and how far it may be trusted."""
-    from rich.console import Console
+    from gpt3core import terminal
 
-    console = Console(width=None if Console().is_terminal else 150, highlight=False, markup=False)
-    console.print(_pairs(found))
+    console = terminal.console(PIPE_WIDTH)
+    title = f"{found.runs.name}: {len(found.table)} runs of {found.data.pairs} pairs of N and D"
+    terminal.table(console, title, COLUMNS, _pairs(found), words=(), last=("runs", "B_crit", "its batch", "its lr"))
     for line in (*_laws(found), *_trust(found), *_beside(found)):
         console.print(line)
     for n, d in targets:
@@ -79,29 +83,22 @@ def show(found: Tuning, targets: Sequence[tuple[float, float]] = ()) -> None:
         console.print(f"{note.severity}: {note.message} [{note.code}]")
 
 
-def _pairs(found: Tuning) -> Table:
+def _pairs(found: Tuning) -> list[list[str]]:
     """A row a pair: its best run, the law's choice, what that gives away, and the critical batch."""
     import numpy as np
-    from rich.table import Table
 
     from analysis.tuning import study
     from analysis.tuning.critical import Critical
 
-    critical = found.critical or Critical()
-    table = Table(title=f"{found.runs.name}: {len(found.table)} runs of {found.data.pairs} pairs of N and D")
-    table.title_justify = "left"
-    for name in ("N", "D", "runs", "best run's loss", "its lr", "its batch", "law's lr", "law's batch"):
-        table.add_column(name, justify="right")
-    table.add_column("given away, left out", justify="right")
-    table.add_column("B_crit", justify="right")
+    critical, rows = found.critical or Critical(), []
     for k, best in enumerate(study.best_rows(found)):
         n, d = np.exp(found.data.z[k])
         lr, batch = found.fitted.best(n, d)
         away = f"{found.judged.given_away[k]:.2%}" if len(found.judged.given_away) else "-"
         runs = int((found.data.pair == k).sum())
         row = (f"{n:.4g}", f"{d:.4g}", f"{runs}", f"{best.loss:.4f}", f"{best.lr:.3g}", f"{best.batch_tokens:,.0f}")
-        table.add_row(*row, f"{lr:.3g}", f"{batch:,.0f}", away, f"{float(critical.at(best.loss)):,.0f}")
-    return table
+        rows.append([*row, f"{lr:.3g}", f"{batch:,.0f}", away, f"{float(critical.at(best.loss)):,.0f}"])
+    return rows
 
 
 def _laws(found: Tuning) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from gpt3core.store import files
 from gpt3core.words import Name
 
 MOST_COUNTED = 1e10  # that is printed in full
+INDEX = "index.html"
 MOST_ROWS = 300  # that a page shows; its files hold all
 NAMED = ("run", "run_id", "size", "task", "label")  # columns of names, which are no words of ours
 ASSETS = Path(__file__).resolve().parent / "assets"
@@ -35,6 +39,8 @@ def write_pages(
     **values: Any,
 ) -> None:
     """Write a page a figure and the index, the rows behind each figure, and plotly's script once.
+
+    All of it is whole before any of it is seen: whatever ends this before leaves what stood there.
 
     Args:
         index: the template of the index page, which is given ``values``.
@@ -52,25 +58,46 @@ def write_pages(
         "colours": COLOURS,
         "runs": runs,
     }
-    with files.explained(out, setting=files.OUT):
-        files.make_folder(out / "data")
-        files.write_bytes(out / "plotly.min.js", get_plotlyjs().encode())
-        files.write_bytes(out / "figures.js", (ASSETS / "figures.js").read_bytes())
+    with files.explained(out, setting=files.OUT), _in_place_of(out) as new:
+        files.write_bytes(new / "plotly.min.js", get_plotlyjs().encode())
+        files.write_bytes(new / "figures.js", (ASSETS / "figures.js").read_bytes())
         for page in made:
             for kind, (write, _) in exports.KINDS.items():
-                files.write_bytes(out / "data" / f"{page.slug}.{kind}", write(page.rows))
+                files.write_bytes(new / "data" / f"{page.slug}.{kind}", write(page.rows))
             shown = page.rows if page.summary is None else page.summary
             header = list(map(str, shown.columns))
             rows = [list(map(_cell, row, header)) for row in shown.head(MOST_ROWS).itertuples(index=False)]
             behind = {"header": header, "rows": rows, "shown": len(shown), "count": len(page.rows)}
             text = render("figure.html", **known, title=page.title, current=page.slug, page=page, **behind)
-            files.write_bytes(out / f"{page.slug}.html", text.encode())
+            files.write_bytes(new / f"{page.slug}.html", text.encode())
         if runs is not None:
             listed = {"header": run_list.HEADER, "rows": runs.rows()}
             text = render("runs.html", **known, title=f"isoflop: {name}", current="runs", **listed)
-            files.write_bytes(out / run_list.PAGE, text.encode())
+            files.write_bytes(new / run_list.PAGE, text.encode())
         text = render(index, **known, title=f"isoflop: {name}", current="index", **values)
-        files.write_bytes(out / "index.html", text.encode())
+        files.write_bytes(new / INDEX, text.encode())
+
+
+@contextlib.contextmanager
+def _in_place_of(out: Path) -> Iterator[Path]:
+    """A folder for new pages, which take the place of those in ``out`` at the end of the block: the index last."""
+    new = out / ".unfinished"
+    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+    files.make_folder(new / "data")
+    files.make_folder(out / "data")
+    try:
+        yield new
+        (out / INDEX).unlink(missing_ok=True)
+        for old in (out / "data").glob("*.parquet"):  # figures that there were, and are no more
+            if not (new / "data" / old.name).exists():
+                for gone in (old, old.with_suffix(".csv"), *(out / f"{old.stem}.{kind}" for kind in ("html", "svg"))):
+                    gone.unlink(missing_ok=True)
+        written = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
+        for path in sorted(written, key=lambda path: path.name == INDEX):
+            os.replace(new / path, out / path)
+        files.sync_folder(out)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _plot(page: Page) -> Markup:

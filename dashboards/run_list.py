@@ -71,4 +71,6 @@ def _cells(run: str, row: Mapping[Any, Any], rule: str) -> tuple[str, ...]:
     """
     spelt = ((count, "N"), (count, "D"), (flops, "C"), ("{:.4f}".format, "loss"))
     numbers = ["" if math.isnan(row[name]) else spell(row[name]) for spell, name in spelt]
-    return (Name(run), Name(row.get("size", "")), *numbers, f"out: {rule}" if rule else "yes")
+    size = str(row.get("size", ""))
+    named = "" if size == f"{row['N']:.4g}" else size  # a table without names of sizes has N in their place
+    return (Name(run), Name(named), *numbers, f"out: {rule}" if rule else "yes")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import sys
 import textwrap
@@ -24,20 +25,32 @@ PIPE_WIDTH = 120  # where the output is no terminal and COLUMNS says nothing
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell's
 READABLE = 110  # columns of a sentence, on however wide a terminal
 BAR = ("━", "╸", " ")  # a whole, a half and an empty cell of a bar
+PLAIN_BAR = ("=", "-", " ")  # and where the output cannot spell these
 
 
 def console(pipe: int = PIPE_WIDTH) -> Console:
-    """Where to print: no colours and no cursor where it is no terminal.
+    """Where to print: no colours and no cursor where it is no terminal, and no text is markup.
 
     Args:
         pipe: columns where it is none, and COLUMNS does not say.
     """
-    from rich.console import Console
+    from rich.console import Console, ConsoleDimensions
 
-    known = Console(highlight=False)
-    if known.is_terminal or os.environ.get("COLUMNS", "").isdecimal():
-        return known
-    return Console(width=pipe, highlight=False)
+    class Whole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # for ``unwritten``; rich would end the process with 1
+
+    known = Whole(highlight=False, markup=False)
+    if known.is_dumb_terminal:  # rich takes 80 columns for granted
+        known.size = ConsoleDimensions(*shutil.get_terminal_size())
+    elif not known.is_terminal and not os.environ.get("COLUMNS", "").isdecimal():
+        known.width = pipe
+    return known
+
+
+def redraws(console: Console) -> bool:
+    """Whether lines that stand can be written over: not on a pipe, nor where TERM is dumb (an editor's shell)."""
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 def labelled(lines: Sequence[tuple[str, str]], width: int, whole: Collection[str] = ()) -> list[str]:
@@ -98,7 +111,16 @@ def bar(share: float, cells: int) -> str:
     """A bar of so many cells, filled to a share of them in halves."""
     halves = round(2 * cells * min(1.0, max(0.0, share)))
     full, half = divmod(halves, 2)
-    return BAR[0] * full + BAR[1] * half + BAR[2] * (cells - full - half)
+    whole, halved, empty = BAR if _spells(*BAR) else PLAIN_BAR
+    return whole * full + halved * half + empty * (cells - full - half)
+
+
+def _spells(*signs: str) -> bool:
+    try:
+        "".join(signs).encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def unwritten(error: OSError) -> int:

@@ -20,8 +20,11 @@ class Name(str):
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number to so many digits; a dash where there is none."""
-    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+    """A number to so many digits, one of thousands without a power of ten; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    said = f"{value:.{digits}g}"
+    return f"{float(said):.0f}" if said.endswith(("e+03", "e+04")) else said
 
 
 def count(value: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt3core import cli, costs
+from gpt3core import cli, costs, terminal
 from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import places, rundir
 from gpt3core.store.sweepdir import SweepDir
@@ -19,6 +19,9 @@ from sweeps.planning.grid import Grid
 from sweeps.planning.recipe import Recipe
 from sweeps.planning.search import Proxy, Search
 from sweeps.planning.text import Text
+
+PIPE_WIDTH = 160  # of what is printed where the output is no terminal
+COLUMNS = ("proxy", "N non-emb.", "D tokens", "lr", "batch", "C exact", "tried", "core-min")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,29 +94,10 @@ def _yaml(chosen: Recipe, asked: Search) -> str:
 
 def _show(order: Order) -> None:
     """What would be tried, and what it takes."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=None if Console().is_terminal else 160, highlight=False, markup=False)
-    asked, known = order.search, order.ledger().known()
-    table = Table(title=f"{order.recipe.name}: {len(order.proxies)} proxies, {asked.trials} trials each")
-    table.title_justify = "left"
-    for name in (
-        "proxy",
-        "N non-emb.",
-        "D tokens",
-        "lr from",
-        "to",
-        "batch from",
-        "to",
-        "C exact",
-        "tried",
-        "core-min",
-    ):
-        table.add_column(name, justify="left" if name == "proxy" else "right")
-    for proxy in order.proxies:
-        table.add_row(*_row(order, proxy, known))
-    console.print(table)
+    console, known = terminal.console(PIPE_WIDTH), order.ledger().known()
+    title = f"{order.recipe.name}: {len(order.proxies)} proxies, {order.search.trials} trials each"
+    rows = [_row(order, proxy, known) for proxy in order.proxies]
+    terminal.table(console, title, COLUMNS, rows, words=COLUMNS[:1], last=("batch", "lr", "tried"))
     for line in [*_totals(order, known), *order.idle]:
         console.print(line)
     for left in order.grid.left:
@@ -131,8 +115,8 @@ def _row(order: Order, proxy: Proxy, known: Sequence[Known]) -> list[str]:
         base.label,
         f"{costs.params(base.model).nonembedding:,}",
         f"{base.tokens / 1e6:.2f}M",
-        *(f"{end.optim.lr:.3g}" for end in ends),
-        *(f"{end.optim.batch_tokens:,}" for end in ends),
+        " to ".join(f"{end.optim.lr:.3g}" for end in ends),
+        " to ".join(f"{end.optim.batch_tokens:,}" for end in ends),
         f"{costs.train_flops(base.model, base.tokens):.3g}",
         f"{len(tried)} of {asked.trials}",
         f"{asked.trials * _seconds(order, proxy) / 60:.1f}",

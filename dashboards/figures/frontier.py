@@ -18,6 +18,8 @@ from dashboards.figures.look import GREY, PALETTE
 from dashboards.figures.style import LOSS, Page, add_runs, axes, behind, of_runs, printed, spelt
 from gpt3core.words import flops, outside
 
+WORDS = 0.25  # of ln C on either side, in which a name stands
+
 
 def frontier(study: Study) -> Page:
     """Loss against compute, the minima of the budgets, and the fitted laws carried to ten times the largest budget."""
@@ -115,7 +117,7 @@ def _law_lines(figure: go.Figure, study: Study, computes: pd.Series) -> list[pd.
         if name == "compute_frontier":
             if (ends := mean_band(law, {"C": grid})) is not None:
                 band(figure, grid, *ends, "#000000", name="95% of the mean law")
-            at = _free(grid[20:50], computes)
+            at = _free(grid, computes)
             said = f"L ~ C<sup>−{law.fit.params['alpha_C']:.4f}</sup>"
             label(figure, at, float(law.fit.predict({"C": np.array([at])})[0]), said)
     joint = study.laws.get("chinchilla")
@@ -129,9 +131,11 @@ def _law_lines(figure: go.Figure, study: Study, computes: pd.Series) -> list[pd.
 
 
 def _free(grid: Array, computes: pd.Series) -> float:
-    """Where along a grid of compute words lie farthest from runs."""
-    far = np.abs(np.log(grid)[:, None] - np.log(computes.dropna().unique()))
-    return float(grid[far.min(axis=1).argmax()])
+    """Where along a grid of compute words lie farthest from runs: amid them, or beyond where they leave no room."""
+    far = np.abs(np.log(grid)[:, None] - np.log(computes.dropna().unique())).min(axis=1)
+    amid = slice(20, 50)
+    within = amid if far[amid].max() > WORDS else slice(20, 60)
+    return float(grid[within][far[within].argmax()])
 
 
 def _add_prediction(figure: go.Figure, p: Prediction) -> None:

@@ -10,7 +10,7 @@
 #SBATCH --open-mode=append
 #
 # A Ray of this job's nodes, with a token of its own, and a sweep on it:
-#   ISOFLOP_ROOT=/shared/runs sbatch docs/clusters/slurm.sh recipe=mine.yaml placement.gpus=1 placement.workers=8
+#   ISOFLOP_ROOT=/shared/runs sbatch docs/clusters/slurm.sh recipe=mine.yaml placement.gpus=1
 # Submitted in the repository's folder, with its environment activated; both lie where all nodes see them. Three minutes
 # before the time limit, or when the job is preempted, Slurm sends SIGTERM: runs write their checkpoints, the job goes
 # back into the queue, and goes on from them.

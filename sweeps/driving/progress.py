@@ -74,7 +74,7 @@ class Display(Protocol):
 def display() -> Display:
     """The display for where the output goes."""
     console = Console()
-    return Sturdy(_Terminal(console) if console.is_terminal else _Plain())
+    return Sturdy(_Terminal(console) if terminal.redraws(console) else _Plain())
 
 
 class Sturdy:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from gpt3core import terminal
+
 EVERY_SECONDS = 2.0
-PIPE_SECONDS = 10.0  # where the output is no terminal, a page at most that often
+PIPE_SECONDS = 10.0  # where no page can be drawn in place, one at most that often
 
 
 def follow(
@@ -22,7 +24,7 @@ def follow(
 
     On a terminal the page is drawn in place, and the last one stays there; elsewhere one page follows another.
     """
-    if not console.is_terminal:
+    if not terminal.redraws(console):
         while True:
             page, over = read(console.width, None)
             console.print(page)
@@ -30,14 +32,16 @@ def follow(
                 return
             sleep(PIPE_SECONDS)
             console.print()
+    seen: RenderableType | None = None
     with Live(console=console, screen=True, auto_refresh=False) as live:
         try:
             while True:
                 page, over = read(console.size.width, console.size.height - 1)
-                live.update(page, refresh=True)
+                live.update(seen := page, refresh=True)
                 if over:
                     break
                 sleep(EVERY_SECONDS)
         except KeyboardInterrupt:
             pass
-    console.print(page)
+    if seen is not None:  # a reader may leave before the first was read
+        console.print(seen)

@@ -320,5 +320,5 @@ def test_a_loss_keeps_its_digits_in_any_unit():
 
 
 def test_an_interval_is_written_as_its_ends_are():
-    assert (span([0.5, 1234.0], 2), shares([0.5, 0.625])) == ("0.5 to 1.2e+03", "0.500 to 0.625")
+    assert (span([0.5, 1234.0], 2), shares([0.5, 0.625])) == ("0.5 to 1200", "0.500 to 0.625")
     assert between(None) == span([0.5, float("nan")]) == shares(None) == "-"

@@ -20,7 +20,7 @@ from analysis.settings import StudySettings
 from dashboards import app as dashboard
 from dashboards import live
 from dashboards.figures.frontier import frontier
-from dashboards.figures.look import CONFIG, PALETTE
+from dashboards.figures.look import CONFIG, GREY, PALETTE
 from dashboards.pages import shell
 from dashboards.security import Door
 from tests.analysis.synthetic import make_store
@@ -85,6 +85,10 @@ def _law(browser, path):
     _point_at(figure, lowest.budget, lowest.loss_star, text="the best size of a budget", ax=-90, ay=45)
     worst = study.table.loc[study.table.C.idxmin()]
     _point_at(figure, worst.C, worst.loss, text="a run", ax=50, ay=-5)
+    dotted = next(trace for trace in figure.data if trace.line.dash == "dot")
+    at = len(dotted.x) * 3 // 4
+    floor = {"color": GREY, "size": 13}
+    _point_at(figure, dotted.x[at], dotted.y[at], text="the same with a floor E", ax=-75, ay=45, font=floor)
     figure.update_layout(showlegend=False, margin={"b": 50, "t": 10}, height=460)
     page = browser.new_page(viewport={"width": 900, "height": 480}, color_scheme="light")
     page.set_content(figure.to_html(include_plotlyjs=True, config={**CONFIG, "displayModeBar": False}))

@@ -5,10 +5,11 @@ import re
 import shlex
 from urllib.parse import parse_qs, urlsplit
 
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from analysis import fit
+from analysis import api, fit
 from analysis.estimation import fitted_laws, isoflop
 from analysis.output import evidence, text
 from analysis.output.answer import answer, spelt
@@ -188,6 +189,13 @@ def test_a_run_that_a_report_does_not_list_has_no_address(studied):
     assert listed.address(("d8-000000000000",)) == ""
     assert listed.address(tuple(studied.table.run_id[:2])) == "runs.html#set-1"
     assert sum(bool(row.sets) for row in listed.rows()) == 2
+
+
+def test_a_table_without_names_of_sizes_has_none_in_the_list_of_runs():
+    table = pd.DataFrame({"N": [1e6 * n for n in range(1, 9)], "D": 1e9, "loss": [3 - 0.1 * n for n in range(8)]})
+    sizes = {row.cells[1] for row in RunList(study=api.fit(table, bootstrap=20)).rows()}
+    named = {row.cells[1] for row in RunList(study=api.fit(table.assign(size="d8"), bootstrap=20)).rows()}
+    assert (sizes, named) == ({""}, {"d8"})
 
 
 def test_a_report_lists_the_runs_of_every_number(studied, tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ from dashboards.pages import compare, laws, sweep
 from dashboards.pages import plan as plan_page
 from dashboards.security import Door
 from gpt3core.errors import DiskFullError, StoreError
+from gpt3core.store import files
 from tests.browser.under_way import put_under_way
 
 pytestmark = pytest.mark.xdist_group("study")
@@ -73,6 +74,34 @@ def test_a_full_disk_is_said_by_the_key_that_names_its_folder(studied, tmp_path,
     for write in (report.write, documents.write):
         with pytest.raises(DiskFullError, match=r"free space there or set out= to another disk, and start again$"):
             write(studied, tmp_path / "out")
+
+
+def test_a_report_that_is_interrupted_leaves_the_one_before_and_one_that_ends_nothing_of_it(
+    studied, tmp_path, monkeypatch
+):
+    pages = [Page(figure=go.Figure(), **{**NOTHING, "slug": slug}) for slug in ("one", "two")]
+    monkeypatch.setattr(report, "_pages", lambda _: pages)
+    report.write(studied, tmp_path)
+    whole = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    pages[:] = [Page(figure=go.Figure(), **{**NOTHING, "slug": slug, "title": "new"}) for slug in ("two", "three")]
+    written = files.write_bytes
+    for last in range(8):
+        left = iter(range(last))
+
+        def interrupted(path, data, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            written(path, data)
+
+        monkeypatch.setattr(files, "write_bytes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            report.write(studied, tmp_path)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == whole
+    monkeypatch.setattr(files, "write_bytes", written)
+    report.write(studied, tmp_path)
+    assert {path.stem for path in tmp_path.rglob("*.html")} == {"index", "runs", "two", "three"}
+    assert {path.stem for path in (tmp_path / "data").iterdir()} == {"two", "three"}
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_a_figure_is_fetched_by_its_key_and_no_other(studied):

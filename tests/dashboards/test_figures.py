@@ -16,7 +16,7 @@ from dashboards.figures import catalogue, look, style
 from dashboards.figures.accuracy import accuracy_compute
 from dashboards.figures.curves import CURVE_POINTS, curves, kept
 from dashboards.figures.drawing import Panel, arrange, panelled, strip
-from dashboards.figures.frontier import frontier
+from dashboards.figures.frontier import _free, frontier
 from dashboards.figures.isoflop import isoflop
 from dashboards.figures.linear import linear
 from dashboards.figures.lowest import lowest
@@ -43,6 +43,12 @@ def test_every_run_is_on_the_frontier_and_behind_it(studied):
     assert set(page.summary.run_id) == set(page.rows.run_id.dropna()) == set(studied.runs.table.run_id)
     (prediction,) = [trace for trace in page.figure.data if trace.name == "prediction"]
     assert prediction.x[0] == pytest.approx(studied.predictions[0].compute)
+
+
+def test_the_name_of_a_line_stands_between_runs_or_beyond_them():
+    grid, budgets = np.geomspace(1e18, 1e23, 80), np.geomspace(1e18, 1e22, 5)
+    assert np.log10(_free(grid, pd.Series(budgets))) % 1 == pytest.approx(0.5, abs=0.1)
+    assert _free(grid, pd.Series(np.geomspace(1e18, 1e21, 200))) > 1.3e21
 
 
 def test_no_axis_reaches_for_a_prediction_without_an_interval(studied):

@@ -38,6 +38,11 @@ def test_a_duration_is_a_clock_s_and_from_100_hours_on_days(seconds, said):
     assert words.duration(seconds) == said
 
 
+def test_thousands_have_no_power_of_ten():
+    values = (1741.2, -12_345.0, 99_960.0, 1234.5e3, 0.0123, 170.0, None)
+    assert [words.number(v) for v in values] == ["1740", "-12300", "1e+05", "1.23e+06", "0.0123", "170", "-"]
+
+
 def test_amounts_are_three_digits_in_full():
     assert [words.amount(value) for value in (330_123, 99.96, 0.01052, 12)] == ["330,000", "100", "0.0105", "12"]
     assert words.cost(12_345.6, 24_691.2, "GPU") == "12,300 GPU-hours (24,691.20 USD)"

@@ -1,5 +1,10 @@
 """What commands print, on terminals of any width."""
 
+import io
+import os
+import shutil
+import sys
+
 import pytest
 from rich.console import Console
 
@@ -43,8 +48,40 @@ def test_a_bar_is_filled_to_its_share():
     assert {len(terminal.bar(i / 100, 7)) for i in range(101)} == {7}
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_has_no_such_signs_has_a_bar_all_the_same(encoding, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert terminal.bar(0.37, 4) == "=-  "
+
+
 def test_a_pipe_is_as_wide_as_the_command_says_and_a_user_says_otherwise(monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     assert terminal.console(150).width == 150
     monkeypatch.setenv("COLUMNS", "90")
     assert terminal.console(150).width == 90
+
+
+def test_where_nothing_can_be_drawn_over_columns_are_as_many_as_there_are(monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # a terminal, for rich
+    monkeypatch.setenv("TERM", "xterm")
+    assert terminal.redraws(terminal.console())
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((61, 24)))
+    dumb = terminal.console()
+    assert (dumb.width, terminal.redraws(dumb)) == (61, False)
+    assert not terminal.redraws(Console(file=io.StringIO()))
+
+
+def test_a_reader_who_leaves_a_pipe_is_told_of_as_by_print(monkeypatch):
+    class Left(io.StringIO):
+        def write(self, _):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Left())
+    with pytest.raises(BrokenPipeError):
+        terminal.console().print("a line")
+
+
+def test_no_text_is_markup(capsys):
+    terminal.console().print("[red]a[/red]")
+    assert capsys.readouterr().out == "[red]a[/red]\n"

@@ -1,8 +1,21 @@
-"""A plan on narrow terminals: fewer columns, each of them whole."""
+"""Plans and other tables on narrow terminals: fewer columns, each of them whole."""
 
 import pytest
 
-from sweeps import command
+from analysis import forecast
+from sweeps import command, hparams_command
+
+
+def whole(said, width):
+    """The columns of a printed table, all of them whole and within the width."""
+    assert "…" not in said
+    lines = [line for line in said.splitlines() if line[:1] in "┏┃┡│└"]
+    assert max(map(len, lines)) <= width
+    cells = [
+        [cell.strip() for cell in line.strip("┃│").replace("┃", "│").split("│")] for line in lines if line[0] in "┃│"
+    ]
+    assert all(row[0] for row in cells), "no row is the rest of the one above"
+    return cells[0]
 
 
 @pytest.mark.parametrize("width", [80, 120, 210])
@@ -17,11 +30,14 @@ def test_a_plan_has_whole_cells_at_every_width(settings, kept, width, capsys, mo
     monkeypatch.setenv("COLUMNS", str(width))
     assert command.sweep([*settings, f"data.corpus={folder / 'one'}", "name=narrow", "--plan"], usage="") == 0
     said = capsys.readouterr().out
-    lines = said.splitlines()
-    head = next(line for line in lines if "┃" in line)
-    names = {name.strip() for name in head.strip("┃").split("┃")}
-    assert kept <= names
-    assert "…" not in said
-    assert max(map(len, (line for line in lines if line[:1] in "┏┃┡│└"))) <= width
-    left = next((line for line in lines if line.startswith("shown where there are")), "")
-    assert bool(left) == (width < 210)
+    assert kept <= set(whole(said, width))
+    assert ("shown where there are" in said) == (width < 210)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_so_have_a_search_and_a_forecast(width, capsys, monkeypatch, isolated):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert hparams_command.run(["recipe=laptop_hparams", "--plan"], "") == 0
+    assert {"proxy", "N non-emb.", "C exact", "core-min"} <= set(whole(capsys.readouterr().out, width))
+    assert forecast.main([]) == 0
+    assert {"task", "metric", "few-shot"} <= set(whole(capsys.readouterr().out, width))

@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
+from gpt3core import terminal
 from gpt3core.data import facts, writing
 from gpt3core.data.prepare import checks, read
 from gpt3core.data.prepare.schema import Recipe
@@ -49,14 +49,14 @@ class Display:
         with self._bar(name, len(tasks), kept) as advance:
             for _ in self._spread(waiting):
                 advance()
-        if not self._console.is_terminal:
+        if not terminal.redraws(self._console):
             before = f", {kept} done before" if kept else ""
             seconds = time.monotonic() - begun
             print(f"{name}: {len(waiting)} tasks in {seconds:.1f} s{before}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def _bar(self, name: str, total: int, completed: int) -> Iterator[Any]:
-        if not self._console.is_terminal:
+        if not terminal.redraws(self._console):
             yield lambda: None
             return
         columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -67,9 +67,7 @@ class Display:
 
 def plan(recipe: Recipe, units: Sequence[Unit], sets: Sequence[Path], out: Path, workers: int) -> None:
     """Print what would be read and done."""
-    table = Table(title=f"{recipe.name}: {len(recipe.sources)} sources", title_justify="left")
-    for column in ("source", "role", "weight", "files", "MB on disk", "MB of text, about"):
-        table.add_column(column, justify="left" if column in ("source", "role") else "right")
+    columns, rows = ("source", "role", "weight", "files", "MB on disk", "MB of text, about"), []
     weights = checks.mixture(recipe)
     total = 0.0
     for name, source in recipe.sources.items():
@@ -79,8 +77,9 @@ def plan(recipe: Recipe, units: Sequence[Unit], sets: Sequence[Path], out: Path,
         weight = "by size" if weights is None else f"{weights[name]:.3f}"
         known = source.path
         sizes = (f"{sum(unit.bytes for unit in mine) / 1e6:,.1f}", f"{text / 1e6:,.1f}") if known else ("?", "?")
-        table.add_row(name, source.role, weight, str(len({unit.name for unit in mine})), *sizes)
-    _console().print(table)
+        rows.append((name, source.role, weight, str(len({unit.name for unit in mine})), *sizes))
+    title = f"{recipe.name}: {len(recipe.sources)} sources"
+    terminal.table(terminal.console(), title, columns, rows, words=columns[:2], last=("files", "MB on disk"))
     steps = ["read", "gather", *(["filter"] if recipe.filters else [])]
     steps += [] if recipe.dedup.rule == "none" else [f"drop copies ({recipe.dedup.rule})"]
     steps += [f"cut out {len(sets)} evaluation sets"] if sets else []
@@ -112,22 +111,16 @@ def report(manifest: Mapping[str, Any], out: Path, *, notes: Sequence[str] = ())
         notes: what else is to be said of it.
     """
     rules = sorted({rule for counts in manifest["decided"].values() for rule in counts if rule != "kept"})
-    table = Table(title=f"{out}", title_justify="left")
-    columns = ("source", "weight", "documents", "bad", *rules, "left", "train tokens", "held-out tokens")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "source" else "right")
+    rows, columns = [], ("source", "weight", "documents", "bad", *rules, "left", "train tokens", "held-out tokens")
     total = sum(source["weight"] for source in manifest["sources"].values())
     for name, source in manifest["sources"].items():
         counts, decided = manifest["read"][name], manifest["decided"][name]
         bad = sum(n for kind, n in counts.items() if kind.startswith("bad."))
-        table.add_row(
-            name,
-            f"{source['weight'] / total:.3f}",
-            *(f"{n:,}" for n in (counts["documents"], bad, *(decided.get(rule, 0) for rule in rules))),
-            *(f"{sum(source['documents'].values()):,}", f"{source['tokens'][TRAIN]:,}"),
-            f"{source['tokens'][VALIDATION]:,}",
-        )
-    _console().print(table)
+        numbers = [counts["documents"], bad, *(decided.get(rule, 0) for rule in rules)]
+        numbers += [sum(source["documents"].values()), source["tokens"][TRAIN], source["tokens"][VALIDATION]]
+        rows.append([name, f"{source['weight'] / total:.3f}", *(f"{n:,}" for n in numbers)])
+    last = ("bad", "weight", *rules)
+    terminal.table(terminal.console(), str(out), columns, rows, words=columns[:1], last=last)
     for line in (*_notes(manifest), *(f"note: {said}" for said in notes)):
         print(line)
 
@@ -146,7 +139,3 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str]:
             yield f"note: {counts['repaired']:,} documents of {name} were not UTF-8 and were repaired"
         if again := manifest["same_name"].get(name):
             yield f"note: {again:,} documents of {name} share a name with another, and were numbered (~2, ~3, ...)"
-
-
-def _console() -> Console:
-    return Console(width=None if Console().is_terminal else 120, highlight=False)
