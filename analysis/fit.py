@@ -114,7 +114,7 @@ def _print(study: Study, *, whole: bool, next_command: str) -> None:
         lines.append(("more", said))
     _labelled(lines)
     for title, header, rows in text.tables(study) if whole else text.asked(study):
-        terminal.table(out, title, header, rows, words=header)
+        terminal.table(out, title, header, rows)
     for note in (n for n in study.notes if whole and not n.code.startswith("rule-")):  # a table lists these runs
         out.print(f"{note.severity}: {note.message} [{note.code}]", markup=False)
 
