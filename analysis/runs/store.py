@@ -22,6 +22,7 @@ from gpt3core.store.places import local as place
 from gpt3core.store.rundir import STOPPED_EARLY, RunDir, default_root, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from gpt3core.store.sweepdir import names as sweeps
+from gpt3core.words import some
 
 __all__ = [
     "curve",
@@ -84,7 +85,9 @@ def load(root: Path, sweep: str | None = None) -> Runs:
             prompts.add(scores := _scores(measured, run, record))
             evals.add(_of_most(scores))
     if not rows:
-        raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)")
+        others = some([other for other in sweeps(root, finetuned=False) if other != name])
+        hint = f"; sweep=NAME names another: {others}" if others else ""
+        raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing){hint}")
     for tuned in finetuned.read(root, name):
         evals.add(tuned)
     return Runs(
