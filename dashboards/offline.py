@@ -79,7 +79,7 @@ def write_pages(
 @contextlib.contextmanager
 def _in_place_of(out: Path) -> Iterator[Path]:
     """A folder for new pages, which take the place of those in ``out`` at the end of the block: the index last."""
-    new = out / ".unfinished"
+    new = out / ".isoflop-unfinished"
     shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
     files.make_folder(new / "data")
     files.make_folder(out / "data")
