@@ -85,9 +85,8 @@ def load(root: Path, sweep: str | None = None) -> Runs:
             prompts.add(scores := _scores(measured, run, record))
             evals.add(_of_most(scores))
     if not rows:
-        others = some([other for other in sweeps(root, finetuned=False) if other != name])
-        hint = f"; sweep=NAME names another: {others}" if others else ""
-        raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing){hint}")
+        said = f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)"
+        raise StoreError(said + _others(root, name))
     for tuned in finetuned.read(root, name):
         evals.add(tuned)
     return Runs(
@@ -103,6 +102,12 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         min_tokens=record.min_tokens,
         notes=_anomalies(met),
     )
+
+
+def _others(root: Path, name: str) -> str:
+    """The other sweeps of a store, where there are any, and how to ask for them."""
+    found = [other for other in sweeps(root, finetuned=False) if other != name]
+    return f"; sweep=NAME names another: {some(found)}" if found else ""
 
 
 class _Rows:
