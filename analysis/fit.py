@@ -114,8 +114,7 @@ def _print(study: Study, *, whole: bool, next_command: str) -> None:
         lines.append(("more", said))
     _labelled(lines)
     for table in text.tables(study) if whole else text.asked(study):
-        rows = [row.words for row in table.rows]
-        terminal.table(out, table.title, table.header, rows, words=table.header)
+        terminal.table(out, table.title, table.header, [row.words for row in table.rows])
     for note in (n for n in study.notes if whole and not n.code.startswith("rule-")):  # a table lists these runs
         out.print(f"{note.severity}: {note.message} [{note.code}]", markup=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
@@ -81,16 +82,18 @@ def write_pages(
 @contextlib.contextmanager
 def _in_place_of(out: Path) -> Iterator[Path]:
     """A folder for new pages, which take the place of those in ``out`` at the end of the block: the index last."""
-    new = out / ".unfinished"
+    new = out / ".isoflop-unfinished"
     shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
     files.make_folder(new / "data")
     files.make_folder(out / "data")
     try:
         yield new
+        before = _pages_of(out / INDEX)
         (out / INDEX).unlink(missing_ok=True)
-        for old in (out / "data").glob("*.parquet"):  # figures that there were, and are no more
-            if not (new / "data" / old.name).exists():
-                for gone in (old, old.with_suffix(".csv"), *(out / f"{old.stem}.{kind}" for kind in ("html", "svg"))):
+        for slug in before:
+            if not (new / f"{slug}.html").exists():  # a figure that there was, and is no more
+                data = (out / "data" / f"{slug}.{kind}" for kind in exports.KINDS)
+                for gone in (out / f"{slug}.html", out / f"{slug}.svg", *data):
                     gone.unlink(missing_ok=True)
         written = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
         for path in sorted(written, key=lambda path: path.name == INDEX):
@@ -98,6 +101,12 @@ def _in_place_of(out: Path) -> Iterator[Path]:
         files.sync_folder(out)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _pages_of(index: Path) -> list[str]:
+    """The pages that an index names, if it is one of ours."""
+    text = index.read_text(errors="replace") if index.is_file() else ""
+    return re.findall(r'<a href="([\w-]+)\.html"', text) if 'id="colours"' in text else []
 
 
 def _plot(page: Page) -> Markup:

@@ -21,7 +21,6 @@ _GREEK = {"alpha": "α", "beta": "β", "eta": "η", **{f"alpha_{of}": f"α_{of}"
 _SAID = re.compile(
     r"(?<![\w.^+-])(?:\w\^)?[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?[kMBT%]?(?!\w)(?: \([^()]* to [^()]*\))?"
 )
-_IS_NUMBER = re.compile(r"[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?[kMBT%]?( \(.*\))?( to .*)?|-|")
 
 
 def pieces(text: str) -> list[Piece]:
@@ -89,8 +88,3 @@ def numbers(text: str) -> list[tuple[str, bool]]:
         found += [(text[end : match.start()], False), (match.group(), True)]
         end = match.end()
     return [(kind(part), is_one) for part, is_one in [*found, (text[end:], False)] if part]
-
-
-def is_number(text: str) -> bool:
-    """Whether a cell of a table is a number, with its interval or without: such cells stand to the right."""
-    return _IS_NUMBER.fullmatch(text) is not None

@@ -16,6 +16,8 @@ import threading
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from gpt3core.words import is_number
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -79,18 +81,20 @@ def table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
-    words: Collection[str],
+    words: Collection[str] | None = None,
     last: Sequence[str] = (),
 ) -> None:
     """A table of whole cells: where the terminal is too narrow, columns are left out, and named below.
 
     Args:
-        words: columns that are set to the left; those of numbers are set to the right.
+        words: columns that are set to the left, the others to the right; by default those that are not all numbers.
         last: columns that may be left out, the first one first.
     """
     from rich.table import Table
     from rich.text import Text
 
+    if words is None:
+        words = [name for i, name in enumerate(columns) if not all(is_number(row[i]) for row in rows)]
     width = {name: 3 + max(map(len, (name, *(row[i] for row in rows)))) for i, name in enumerate(columns)}
     whole, without = 1 + sum(width.values()), []
     for name in last:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 
 ROUNDS_UP = 0.9995  # of a unit: from here on three digits say a whole one
 THIN = "\u202f"  # a narrow space at which no line is broken
 MINUS = "\u2212"
+NUMERIC = re.compile(rf"[-+{MINUS}]?[\d,]*\.?\d+(e[-+]?\d+)?[kMBT%]?( \(.*\))?( to .*)?|-|")
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -25,6 +27,11 @@ def number(value: float | None, digits: int = 3) -> str:
         return "-"
     said = f"{value:.{digits}g}"
     return f"{float(said):.0f}" if said.endswith(("e+03", "e+04")) else said
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell of a table is a number, with its interval or without, or lacks one: it is set to the right."""
+    return NUMERIC.fullmatch(cell) is not None
 
 
 def count(value: float) -> str:

@@ -50,8 +50,12 @@ def main(argv: Sequence[str]) -> int:
     order = command.read(settings)
     command.refuse(order)  # before a cluster is started
     started = time.monotonic()
-    with head() as environment:
-        swept = _submit(["sweeps/sizes.py", *settings], environment)
+    try:
+        with head() as environment:
+            swept = _submit(["sweeps/sizes.py", *settings], environment)
+    except KeyboardInterrupt:
+        print("finished runs stay: the same command goes on, the others from their checkpoints", file=sys.stderr)
+        raise
     root = f"runs={places.portable(order.root)}"
     sweep = f"sweep={order.recipe.name}"
     if swept not in (0, 3, 4):  # 3: done, but a checkpoint was damaged; 4: stopped at a limit, with what it has

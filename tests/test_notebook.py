@@ -1,9 +1,11 @@
 """The notebook runs from top to bottom, what it says of the prediction holds, and README says the same.
 
-``python -m tests.test_notebook`` runs it and keeps what its cells print.
+``python -m tests.test_notebook`` runs it and keeps what its cells print, and pictures of its figures by Chromium: they
+are seen where nothing is run.
 """
 
 import ast
+import base64
 import contextlib
 import io
 import json
@@ -49,6 +51,7 @@ def test_the_notebook_tells_the_story_in_ten_cells(told):
     shown, names = told
     assert len(shown) == 10
     assert all(printed or value is not None for printed, value in shown), "every cell shows something"
+    assert all(cell["outputs"] for cell in cells()[1]), "and what it shows is kept"
     assert [type(value) for _, value in shown[5:7]] == [go.Figure, go.Figure], "figures are plain plotly"
     prediction, measured = names["prediction"], names["measured"]
     assert prediction.interval_new_run[0] < measured["loss"] < prediction.interval_new_run[1]
@@ -70,7 +73,16 @@ def test_readme_has_the_notebooks_answer(told):
 
 
 def main():
-    """Run it and keep the outputs that are text."""
+    """Run it and keep what it shows."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.browser import gallery
+
+    def picture(figure):
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=gallery.CHROMIUM, args=gallery.FLAGS.split())
+            return base64.b64encode(gallery.drawn(browser, figure, 800, 20 + int(figure.layout.height or 480))).decode()
+
     notebook, found = cells()
     names = {}
     for count, cell in enumerate(found, 1):
@@ -80,9 +92,10 @@ def main():
             cell["outputs"].append(
                 {"output_type": "stream", "name": "stdout", "text": printed.splitlines(keepends=True)}
             )
-        if value is not None and not isinstance(value, go.Figure):
-            data = {"text/plain": repr(value).splitlines(keepends=True)}
-            if hasattr(value, "to_html"):
+        if value is not None:
+            is_figure = isinstance(value, go.Figure)
+            data = {"image/png": picture(value)} if is_figure else {"text/plain": repr(value).splitlines(keepends=True)}
+            if hasattr(value, "to_html") and not is_figure:
                 data["text/html"] = value.to_html().splitlines(keepends=True)
             result = {"output_type": "execute_result", "execution_count": count, "metadata": {}, "data": data}
             cell["outputs"].append(result)

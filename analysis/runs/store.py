@@ -22,6 +22,7 @@ from gpt3core.store.places import local as place
 from gpt3core.store.rundir import STOPPED_EARLY, RunDir, default_root, open_root
 from gpt3core.store.sweepdir import SweepDir, SweepRecord
 from gpt3core.store.sweepdir import names as sweeps
+from gpt3core.words import some
 
 __all__ = [
     "curve",
@@ -84,7 +85,8 @@ def load(root: Path, sweep: str | None = None) -> Runs:
             prompts.add(scores := _scores(measured, run, record))
             evals.add(_of_most(scores))
     if not rows:
-        raise StoreError(f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)")
+        said = f"the sweep {name} in {root} has no finished run yet ({len(missing)} are missing)"
+        raise StoreError(said + _others(root, name))
     for tuned in finetuned.read(root, name):
         evals.add(tuned)
     return Runs(
@@ -100,6 +102,12 @@ def load(root: Path, sweep: str | None = None) -> Runs:
         min_tokens=record.min_tokens,
         notes=_anomalies(met),
     )
+
+
+def _others(root: Path, name: str) -> str:
+    """The other sweeps of a store, where there are any, and how to ask for them."""
+    found = [other for other in sweeps(root, finetuned=False) if other != name]
+    return f"; sweep=NAME names another: {some(found)}" if found else ""
 
 
 class _Rows:

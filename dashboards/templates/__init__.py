@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dashboards import typeset
-from gpt3core.words import Name, Symbols
+from gpt3core.words import Name, Symbols, is_number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -39,5 +39,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"typeset": typeset_, "linked": linked}
-    made.tests["number_like"] = typeset.is_number
+    made.tests["number_like"] = is_number
     return made

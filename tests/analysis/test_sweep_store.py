@@ -11,6 +11,7 @@ from analysis.runs import store
 from analysis.runs.selection import select
 from analysis.settings import RunSettings
 from gpt3core import spec as specs
+from gpt3core.errors import StoreError
 from gpt3core.evals.runner import COLUMNS
 from gpt3core.evals.spec import QUESTION
 from gpt3core.store.rundir import RunDir
@@ -38,6 +39,15 @@ def test_one_more_task_hides_no_run_until_it_is_measured(isolated):
     only = store.load(root)
     assert list(only.table.run_id) == ids[:1], "another measure of the loss is another loss"
     assert only.missing == ids[1:]
+
+
+def test_of_a_sweep_without_a_finished_run_the_others_are_named(isolated):
+    root = isolated / "root"
+    make_store(root, evals=False)
+    SweepDir(root, "new").path.mkdir()
+    SweepDir(root, "new").write_record(replace(SweepDir(root, "laptop").record(), runs=["d8-000000000000"]))
+    with pytest.raises(StoreError, match=r"no finished run yet \(1 are missing\); sweep=NAME names another: laptop$"):
+        store.load(root, "new")
 
 
 def test_prompts_of_fewer_questions_are_kept_beside_those_of_the_most(isolated):

@@ -90,13 +90,19 @@ def _law(browser, path):
     floor = {"color": GREY, "size": 13}
     _point_at(figure, dotted.x[at], dotted.y[at], text="the same with a floor E", ax=-75, ay=45, font=floor)
     figure.update_layout(showlegend=False, margin={"b": 50, "t": 10}, height=460)
-    page = browser.new_page(viewport={"width": 900, "height": 480}, color_scheme="light")
+    path.write_bytes(drawn(browser, figure, 900, 480))
+    print(_size(path), flush=True)
+
+
+def drawn(browser, figure, width, height):
+    """A figure as a PNG."""
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="light")
     page.set_content(figure.to_html(include_plotlyjs=True, config={**CONFIG, "displayModeBar": False}))
     page.wait_for_selector(".scatterlayer")
     page.wait_for_timeout(1500)
-    page.screenshot(path=str(path))
+    picture = page.screenshot()
     page.close()
-    print(_size(path), flush=True)
+    return picture
 
 
 def _point_at(figure, x, y, **words):

@@ -98,9 +98,10 @@ def test_a_report_that_is_interrupted_leaves_the_one_before_and_one_that_ends_no
             report.write(studied, tmp_path)
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == whole
     monkeypatch.setattr(files, "write_bytes", written)
+    (tmp_path / "data" / "mine.parquet").touch()
     report.write(studied, tmp_path)
     assert {path.stem for path in tmp_path.rglob("*.html")} == {"index", "runs", "two", "three"}
-    assert {path.stem for path in (tmp_path / "data").iterdir()} == {"two", "three"}
+    assert {path.stem for path in (tmp_path / "data").iterdir()} == {"two", "three", "mine"}, "a reader's own stays"
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 

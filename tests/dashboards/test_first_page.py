@@ -23,7 +23,7 @@ from dashboards.figures.residuals import residuals
 from dashboards.figures.triptych import triptych
 from dashboards.pages import tables
 from dashboards.templates import render
-from gpt3core.words import THIN, Symbols, some
+from gpt3core.words import THIN, Symbols, is_number, some
 
 pytestmark = pytest.mark.xdist_group("study")
 
@@ -120,12 +120,12 @@ def test_the_parameters_of_laws_are_greek_wherever_they_are_spelt(studied):
     "cell", ["3.94", "-", "1.2e+13", "552k (252k to 1.07M)", "3.83 to 4.01", "+12%", "-0.5%", "12,345"]
 )
 def test_numbers_stand_to_the_right(cell):
-    assert typeset.is_number(cell)
+    assert is_number(cell)
 
 
 @pytest.mark.parametrize("cell", ["ok", "d12", "E 1.4, A 34", "1, envelope", "up to 1"])
 def test_words_do_not(cell):
-    assert not typeset.is_number(cell)
+    assert not is_number(cell)
 
 
 def said(row):

@@ -40,6 +40,13 @@ def test_a_table_has_whole_cells_of_as_many_columns_as_fit(width, capsys):
     assert ("shown where there are 46 columns: tokens" in text) == (width < 46)
 
 
+def test_numbers_stand_to_the_right_and_words_to_the_left(capsys):
+    rows = [["d8", "9.5e+05", "1.2 (0.9 to 1.5)", "ok"], ["d16", "-", "-", "1.5"]]
+    terminal.table(Console(width=80), "", ("size", "C", "loss", "status"), rows)
+    cells = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert cells[1] == [" d16  ", "       - ", "                - ", " 1.5    "]
+
+
 def test_a_bar_is_filled_to_its_share():
     assert terminal.bar(0.0, 4) == "    "
     assert terminal.bar(0.5, 4) == "━━  "

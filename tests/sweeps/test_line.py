@@ -22,6 +22,16 @@ def test_what_cannot_run_is_refused_before_a_head_is_started(known_text, monkeyp
             line.main(words)
 
 
+def test_who_interrupts_it_is_told_how_it_goes_on(known_text, monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(line, "head", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        line.main(["recipe=smoke"])
+    assert "the same command goes on" in capsys.readouterr().err
+
+
 @contextlib.contextmanager
 def answering(asked, name, after=0):
     """The address of a server that has an error for the first that ask, and notes who is asked."""

@@ -1,6 +1,5 @@
 """What the store tells without a cluster: sweeps.status, sweeps.diff and sweeps.logs as a user calls them."""
 
-import io
 import json
 import os
 import subprocess
@@ -265,23 +264,6 @@ def test_watching_follows_until_the_sweep_has_ended(midway):
     assert len(naps) == 3
     assert "none has spoken" in text
     assert "driver: ended" in text
-
-
-def test_who_leaves_before_the_first_page_was_read_leaves():
-    def read(width, lines):
-        raise KeyboardInterrupt
-
-    console = Console(file=io.StringIO(), force_terminal=True)
-    follow.follow(console, read)
-    assert "\x1b[?1049l" in console.file.getvalue(), "the terminal is as it was"
-
-
-def test_where_no_page_can_be_drawn_over_one_follows_another(monkeypatch):
-    monkeypatch.setenv("TERM", "dumb")
-    pages = iter([("first", False), ("last", True)])
-    console = Console(file=io.StringIO(), force_terminal=True)
-    follow.follow(console, lambda width, lines: next(pages), sleep=lambda seconds: None)
-    assert console.file.getvalue().split() == ["first", "last"]
 
 
 def test_a_thousand_and_more_runs_keep_the_status_small(isolated, monkeypatch):
