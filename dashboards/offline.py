@@ -16,10 +16,12 @@ from dashboards.figures.look import COLOURS, CONFIG
 from dashboards.figures.style import Page
 from dashboards.run_list import RunList
 from dashboards.templates import render
+from gpt3core.errors import UsageError
 from gpt3core.store import files
 
 MOST_COUNTED = 1e10  # that is printed in full
 MOST_ROWS = 300  # that a page shows; its files hold all
+MARK = b"<h1>isoflop: "  # of every page
 ASSETS = Path(__file__).resolve().parent / "assets"
 
 
@@ -38,6 +40,9 @@ def write_pages(
         index: the template of the index page, which is given ``values``.
         code: Python that draws a figure, by its slug.
         runs: have a page too, where there are any.
+
+    Raises:
+        UsageError: where the folder has another's pages.
     """
     from plotly.offline import get_plotlyjs
 
@@ -51,6 +56,7 @@ def write_pages(
         "runs": runs,
     }
     with files.explained(out, setting=files.OUT):
+        _require_ours(out / "index.html")
         files.make_folder(out / "data")
         files.write_bytes(out / "plotly.min.js", get_plotlyjs().encode())
         files.write_bytes(out / "figures.js", (ASSETS / "figures.js").read_bytes())
@@ -68,6 +74,16 @@ def write_pages(
             files.write_bytes(out / run_list.PAGE, text.encode())
         text = render(index, **known, title=f"isoflop: {name}", current="index", **values)
         files.write_bytes(out / "index.html", text.encode())
+
+
+def _require_ours(index: Path) -> None:
+    """Replace no page that somebody else wrote.
+
+    Raises:
+        UsageError: where there is one.
+    """
+    if index.is_file() and MARK not in index.read_bytes():
+        raise UsageError(f"{index} is no report of isoflop's, which would take its place: name another folder by out=")
 
 
 def _plot(page: Page) -> Markup:

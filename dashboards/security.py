@@ -45,13 +45,15 @@ def door(host: str | None, token: str | None) -> Door:
     Raises:
         UsageError: for an address that others reach and no token, or a token that can be guessed.
     """
+    if host == "":
+        raise UsageError(f"host= has no value: leave it out for {LOOPBACK}, or give an address of this machine")
     host = host or LOOPBACK
     if token is not None and token.startswith("@"):
         token = _token_of(token)
     if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
         raise UsageError(
-            f"token= has {len(token)} characters: at least {SHORTEST_TOKEN}, all of ASCII (python -c 'import secrets; "
-            "print(secrets.token_urlsafe())' makes one)"
+            f"token= has {len(token)} characters: at least {SHORTEST_TOKEN}, all of ASCII and on one line (python -c "
+            "'import secrets; print(secrets.token_urlsafe())' makes one)"
         )
     if token is None and not _is_loopback(host):
         raise UsageError(

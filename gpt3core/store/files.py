@@ -23,6 +23,10 @@ from gpt3core.errors import DiskFullError, StoreError
 Fence = Callable[[Path, Path], None]  # given what was begun and its final path; raises LostError
 ROOT = "ISOFLOP_ROOT"  # the environment variable that says where the store lies
 OUT = "out="  # the key of a command that says where its files go
+NO_FOLDER = (  # of the operating system's refusals those that another folder mends
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ELOOP),
+    errno.ENAMETOOLONG,
+)
 RESUMED = ": finished runs stay, the others resume"
 _setting: ContextVar[str] = ContextVar("setting", default=ROOT)  # of what is written now
 TAIL_BYTES = 1 << 16  # of a log that is read for its last lines
@@ -64,7 +68,7 @@ def explained(path: Path, *, setting: str | None = None) -> Iterator[None]:
                 f"no room to write {path} ({error.strerror}): what was there is as it was; free space there or set "
                 f"{setting} to another disk, and start again{'' if setting == OUT else RESUMED}"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
+        if error.errno in NO_FOLDER:
             raise StoreError(f"cannot write {path} ({error.strerror}): name a writable folder by {setting}") from error
         raise
     finally:
