@@ -48,6 +48,12 @@ class PeerError(Exception):
     """Another rank of this run failed, died or stopped answering."""
 
 
+def of_machine(error: RuntimeError) -> str:
+    """What to say of an error of Python's own that the machine, or a ~NAME, is behind; empty for any other."""
+    known = {"can't start new thread": NO_THREAD, "Could not determine home directory": NO_HOME}
+    return next((words for text, words in known.items() if text in str(error)), "")
+
+
 def from_library(error: BaseException) -> bool:
     """Whether an error was raised outside isoflop, wherever that is installed: a defect, not a user's mistake."""
     frame = error.__traceback__

@@ -142,6 +142,15 @@ def write_json(path: Path, data: Any, *, exclusive: bool = False, fence: Fence |
     write_bytes(path, text.encode(), exclusive=exclusive, fence=fence)
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file exists, or say in one sentence why its folder cannot be opened."""
+    try:
+        return path.exists()
+    except OSError as error:
+        place = f"{path.parent} cannot be opened ({error.strerror})"
+        raise StoreError(f"{place}: check its name, and your rights") from error
+
+
 def read_json(path: Path) -> Any:
     """Read JSON, or say which file is unreadable."""
     try:

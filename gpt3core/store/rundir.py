@@ -48,11 +48,7 @@ def open_root(root: Path, *, create: bool) -> Path:
     marker, place = root / "store.json", places.portable(root)
     if (remote := places.of(root)) is not None:
         remote.open(json.dumps({"format": FORMAT}).encode(), create=create)
-    try:
-        there = marker.exists()
-    except OSError as error:
-        raise StoreError(f"{place} cannot be opened ({error.strerror}): check its name, and your rights") from error
-    if not there:
+    if not files.is_there(marker):
         if not create:
             raise StoreError(f"{place} holds no isoflop store (no store.json): give runs=FOLDER or set ISOFLOP_ROOT")
         files.make_folder(root / "runs")
