@@ -50,7 +50,7 @@ def test_why_the_last_fit_failed_is_said_until_the_store_changes(root, monkeypat
     monkeypatch.setattr(Live, "_fitted", lambda _: 1 / 0)
     following.look()
     following.look()
-    assert following.view.problem == "not fitted: ZeroDivisionError: division by zero"
+    assert following.view.problem.startswith("not fitted: ZeroDivisionError: division by zero (dashboards/live.py:")
     monkeypatch.setattr(live, "_token", lambda _: {}[0])
     following.look()
     assert "KeyError" in following.view.problem
