@@ -88,7 +88,7 @@ class Live:
         if token == self._token:
             self._shown(problem=self._problem)
             return
-        self.view = replace(self.view, fitting=time.time())
+        self.view = replace(self.view, fitting=time.time(), problem="")
         try:
             self.view = self._fitted()
         except Exception as error:  # whatever it is, the reader hears of it, and the next look is made
