@@ -117,7 +117,7 @@ def study(
     Raises:
         UsageError, StoreError: in one sentence, before anything is written.
     """
-    options = _options(settings)
+    options = options_of(settings)
     selected = selection.select(settings, table, Asked.of(settings))
     _enough(selected)
     if selected.runs.store and settings.columns and not settings.predict:
@@ -251,8 +251,12 @@ def _study(
     return replace(found, notes=[*notes(found), *doubts])
 
 
-def _options(settings: StudySettings) -> Options:
-    """What is fitted, checked."""
+def options_of(settings: StudySettings) -> Options:
+    """What is fitted, checked.
+
+    Raises:
+        UsageError: in one sentence, for what no run makes right.
+    """
     settings.check()
     law = settings.law if settings.law == EVERY else laws.named(settings.law)
     if law is None:

@@ -337,7 +337,11 @@ def _check_targets(compute: list[float]) -> None:
 
 
 def _check_folder(out: str | None) -> None:
-    if out and Path(out).expanduser().is_file():
+    try:
+        taken = out is not None and Path(out).expanduser().is_file()
+    except OSError as error:
+        raise UsageError(f"out={out:.200}: {error.strerror}; name a folder") from error
+    if taken:
         raise UsageError(f"out={out}: a file is there; name a folder")
 
 

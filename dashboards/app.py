@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.settings import StudySettings
+from analysis.settings import EVERY, StudySettings
 from dashboards import memory
 from dashboards.live import Live
 from dashboards.security import Door, door, guard
@@ -37,11 +37,15 @@ def main(argv: Sequence[str]) -> int:
         return 0
     words, texts = cli.verbatim(argv, OWN)
     port = texts.get("port", str(PORT))
-    if not (port.isdecimal() and 0 < int(port) < 65_536):
+    if not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65_536):
         raise UsageError(f"port={port:.80}: a number from 1 to 65535")
     at = door(texts.get("host"), texts.get("token"))
     given = cli.settings(StudySettings(), words, beside=OWN)
     given.check()
+    if given.law != EVERY or given.target:  # else nothing heavy is imported before it listens
+        from analysis import api
+
+        api.options_of(given)
     memory.settle()
     with listening(at, int(port)) as listener:
         path = places.local(given.runs) if given.runs else default_root()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from dashboards import faults
 from gpt3core.errors import LostError, StoreError, UsageError
 
 KEPT = 16  # requests whose result is kept, the last asked for; one each
@@ -126,4 +127,4 @@ def _made(work: Callable[[], T]) -> tuple[T | None, str, bool]:
     except (StoreError, LostError, OSError) as error:
         return None, str(error), False
     except Exception as error:  # whatever it is, the reader hears of it, and the next request is answered
-        return None, f"{type(error).__name__}: {error}", False
+        return None, faults.tell(error), False

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.settings import StudySettings
-from dashboards import memory
+from dashboards import faults, memory
 from dashboards.exports import Shelf
 from dashboards.run_sets import RunSets
 from gpt3core.errors import LostError, StoreError, UsageError
@@ -86,7 +86,7 @@ class Live:
         if token == self._token:
             self._shown(problem=self._problem)
             return
-        self.view = replace(self.view, fitting=time.time())
+        self.view = replace(self.view, fitting=time.time(), problem="")
         try:
             self.view = self._fitted()
         except Exception as error:  # whatever it is, the reader hears of it, and the next look is made
@@ -138,7 +138,7 @@ class Live:
 
 def _sentence(error: Exception) -> str:
     known = isinstance(error, UsageError | StoreError | LostError | OSError)
-    return str(error) if known else f"not fitted: {type(error).__name__}: {error}"
+    return str(error) if known else f"not fitted: {faults.tell(error)}"
 
 
 def _token(root: Path) -> Token:

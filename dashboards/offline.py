@@ -20,6 +20,7 @@ from dashboards.figures.look import COLOURS, CONFIG
 from dashboards.figures.style import Page
 from dashboards.run_list import RunList
 from dashboards.templates import render
+from gpt3core.errors import UsageError
 from gpt3core.store import files
 from gpt3core.words import Name
 
@@ -27,6 +28,7 @@ MOST_COUNTED = 1e10  # that is printed in full
 INDEX = "index.html"
 MOST_ROWS = 300  # that a page shows; its files hold all
 NAMED = ("run", "run_id", "size", "task", "label")  # columns of names, which are no words of ours
+MARK = b"<h1>isoflop: "  # of every page
 ASSETS = Path(__file__).resolve().parent / "assets"
 
 
@@ -47,6 +49,9 @@ def write_pages(
         index: the template of the index page, which is given ``values``.
         code: Python that draws a figure, by its slug.
         runs: have a page too, where there are any.
+
+    Raises:
+        UsageError: where the folder has another's pages.
     """
     from plotly.offline import get_plotlyjs
 
@@ -81,7 +86,12 @@ def write_pages(
 
 @contextlib.contextmanager
 def _in_place_of(out: Path) -> Iterator[Path]:
-    """A folder for new pages, which take the place of those in ``out`` at the end of the block: the index last."""
+    """A folder for new pages, which take the place of those in ``out`` at the end of the block: the index last.
+
+    Raises:
+        UsageError: where somebody else's are there.
+    """
+    _require_ours(out / INDEX)
     new = out / ".isoflop-unfinished"
     shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
     files.make_folder(new / "data")
@@ -104,9 +114,14 @@ def _in_place_of(out: Path) -> Iterator[Path]:
 
 
 def _pages_of(index: Path) -> list[str]:
-    """The pages that an index names, if it is one of ours."""
-    text = index.read_text(errors="replace") if index.is_file() else ""
-    return re.findall(r'<a href="([\w-]+)\.html"', text) if 'id="colours"' in text else []
+    """The pages that an index of ours names."""
+    return re.findall(r'<a href="([\w-]+)\.html"', index.read_text(errors="replace")) if index.is_file() else []
+
+
+def _require_ours(index: Path) -> None:
+    """Replace no page that somebody else wrote."""
+    if index.is_file() and MARK not in index.read_bytes():
+        raise UsageError(f"{index} is no report of isoflop's, which would take its place: name another folder by out=")
 
 
 def _plot(page: Page) -> Markup:

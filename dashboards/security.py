@@ -10,6 +10,9 @@ import hmac
 import ipaddress
 import secrets
 import socket
+import sys
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 SHORTEST_TOKEN = 16  # characters
+WRONG_SECONDS = 0.1  # that each wrong token takes; a right one is not held up by others
+TOLD_AT = (20, 1000, 100_000)  # wrong tokens
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -45,13 +50,15 @@ def door(host: str | None, token: str | None) -> Door:
     Raises:
         UsageError: for an address that others reach and no token, or a token that can be guessed.
     """
+    if host == "":
+        raise UsageError(f"host= has no value: leave it out for {LOOPBACK}, or give an address of this machine")
     host = host or LOOPBACK
     if token is not None and token.startswith("@"):
         token = _token_of(token)
     if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
         raise UsageError(
-            f"token= has {len(token)} characters: at least {SHORTEST_TOKEN}, all of ASCII (python -c 'import secrets; "
-            "print(secrets.token_urlsafe())' makes one)"
+            f"token= has {len(token)} characters: at least {SHORTEST_TOKEN}, all of ASCII and on one line (python -c "
+            "'import secrets; print(secrets.token_urlsafe())' makes one)"
         )
     if token is None and not _is_loopback(host):
         raise UsageError(
@@ -92,7 +99,7 @@ def guard(server: Flask, at: Door, scripts: Sequence[str]) -> None:
             *("base-uri 'none'", "frame-ancestors 'none'"),
         )
     )
-    ticket = secrets.token_urlsafe(32)  # of this process: what a browser keeps is not the token
+    ticket, wrong = secrets.token_urlsafe(32), Wrong()  # of this process: what a browser keeps is not the token
 
     @server.before_request
     def check() -> Any:
@@ -102,7 +109,7 @@ def guard(server: Flask, at: Door, scripts: Sequence[str]) -> None:
             return _plain(f"this server is not called {name:.100}: use its address, or localhost", 403)
         if asked.method not in ("GET", "HEAD") and not _is_same(asked.headers, asked.host):
             return _plain("a page of another site sent this: refused", 403)
-        return None if at.token is None else _admit(at.token, ticket)
+        return None if at.token is None else _admit(at.token, ticket, wrong)
 
     @server.after_request
     def tell(answer: Any) -> Any:
@@ -112,7 +119,24 @@ def guard(server: Flask, at: Door, scripts: Sequence[str]) -> None:
         return answer
 
 
-def _admit(token: str, ticket: str) -> Any:
+class Wrong:
+    """Wrong tokens: each takes a moment, one after another, and whoever runs the app hears of many."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def met(self, address: str) -> None:
+        """One more, from an address."""
+        with self._lock:
+            self._count += 1
+            if self._count in TOLD_AT:
+                line = f"{self._count:,} wrong tokens were given so far, the last from {address}"
+                print(line, file=sys.stderr, flush=True)
+            time.sleep(WRONG_SECONDS)
+
+
+def _admit(token: str, ticket: str, wrong: Wrong) -> Any:
     """None for a browser that has shown the token; else the page that asks for it, at whatever address was asked."""
     import flask
 
@@ -127,6 +151,8 @@ def _admit(token: str, ticket: str) -> Any:
         answer = flask.redirect(asked.url, 303)  # whose host was checked
         answer.set_cookie(name, ticket, httponly=True, samesite="Strict")
         return answer
+    if given is not None:
+        wrong.met(asked.remote_addr or "nowhere")
     page = templates.render("token.html", wrong=given is not None)
     return flask.Response(page, 401, mimetype="text/html")
 

@@ -91,7 +91,7 @@ class Watch:
         """A sweep of the store; ``name`` is one of ``names``."""
         with self._lock:
             known = self._of(name)
-            if known.seen is not None and time.time() - known.seen.standing.time < LOOK_SECONDS:
+            if known.seen is not None and _just(time.time() - known.seen.standing.time, LOOK_SECONDS):
                 return known.seen
             with contextlib.suppress(StoreError):  # a store elsewhere that does not answer now: what was seen last
                 places.refresh(self._root)
@@ -109,7 +109,7 @@ class Watch:
             known, told_by = self._of(name), (sweep.driver, sweep.spoke, sweep.done)
             if (seen := known.past) is not None:
                 over = sweep.driver not in said.ALIVE and seen.told_by == told_by
-                if over or sweep.time - seen.history.now < PAST_SECONDS:
+                if over or _just(sweep.time - seen.history.now, PAST_SECONDS):
                     return seen
             found = history.read(self._root, sweep)
             runs = {run.size: run.run_id for part in (found.stays, found.coming) for run in part}
@@ -142,6 +142,11 @@ class Watch:
         if before is not None and before[0] == stamp:
             return before
         return stamp, Under(losses=loss_trace.losses(run), met=tuple(incidents.sentences(incidents.read(run))))
+
+
+def _just(ago: float, seconds: float) -> bool:
+    """Whether something was so few seconds ago; what comes to lie ahead, when a clock is set back, was not."""
+    return 0 <= ago < seconds
 
 
 def sparkline(values: Sequence[float]) -> str:

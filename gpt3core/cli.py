@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin
 
 from gpt3core import terminal
 from gpt3core.checks import field_types
-from gpt3core.errors import NO_THREAD, PACKAGES, LostError, StoreError, UsageError, from_library
+from gpt3core.errors import PACKAGES, LostError, StoreError, UsageError, from_library, of_machine
 from gpt3core.hints import nearest, nearest_keys, short
 
 T = TypeVar("T")
@@ -391,9 +391,9 @@ def _code(main: Callable[[list[str]], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if "can't start new thread" not in str(error):
+        if not (said := of_machine(error)):
             raise
-        print(f"error: {NO_THREAD}", file=sys.stderr)
+        print(f"error: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

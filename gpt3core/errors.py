@@ -11,6 +11,7 @@ NO_THREAD = (
     "this machine starts no further thread (its memory, ulimit -u, or a container's limit of processes): make room, "
     "and start the same command again"
 )
+NO_HOME = "a folder is given as ~NAME, and this machine knows no home of that name: write the folder out, from / on"
 # what torch and its transports say of a collective that broke, or a send to a rank that is gone
 COLLECTIVE = re.compile(
     r"gloo|nccl|process group|connection (was )?(closed|reset|refused)|broken pipe|rendezvous|socket timeout"
@@ -45,6 +46,12 @@ class LostError(BusyError):
 
 class PeerError(Exception):
     """Another rank of this run failed, died or stopped answering."""
+
+
+def of_machine(error: RuntimeError) -> str:
+    """What to say of an error of Python's own that the machine, or a ~NAME, is behind; empty for any other."""
+    known = {"can't start new thread": NO_THREAD, "Could not determine home directory": NO_HOME}
+    return next((words for text, words in known.items() if text in str(error)), "")
 
 
 def from_library(error: BaseException) -> bool:

@@ -93,7 +93,7 @@ def choices(settings: Sequence[str], own: dict[str, str]) -> list[Choice]:
         raise UsageError(f"without={own.get('without', '')}: name what is left out, each once: {', '.join(LEFT_OUT)}")
     if taken := [word for word in settings if word.startswith("data.corpus=")]:
         raise UsageError(f"{taken[0]:.100}: here data={own['data']:.80} says which text it is; leave data.corpus out")
-    ladder = recipes.load(settings)
+    ladder = recipes.load(settings, own=OWN)
     whole = texts.load([f"recipe={own['data']}"])
     off = {
         "quality": not whole.filters,

@@ -59,9 +59,8 @@ def said(view: View) -> str:
     """Of when the page is, and what goes on behind it."""
     parts = [f"as of {time.strftime('%H:%M:%S', time.localtime(view.made))}"] if view.number else []
     if view.fitting is not None:
-        parts.append(
-            f"fitting {'the runs' if not view.number else 'new results'} for {time.time() - view.fitting:.0f} s"
-        )
+        seconds = max(0.0, time.time() - view.fitting)  # a clock may be set back
+        parts.append(f"fitting {'the runs' if not view.number else 'new results'} for {seconds:.0f} s")
     if view.problem:
         parts.append(view.problem)
     return "; ".join(parts) or "starting"

@@ -23,6 +23,10 @@ from gpt3core.errors import DiskFullError, StoreError
 Fence = Callable[[Path, Path], None]  # given what was begun and its final path; raises LostError
 ROOT = "ISOFLOP_ROOT"  # the environment variable that says where the store lies
 OUT = "out="  # the key of a command that says where its files go
+NO_FOLDER = (  # of the operating system's refusals those that another folder mends
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ELOOP),
+    errno.ENAMETOOLONG,
+)
 RESUMED = ": finished runs stay, the others resume"
 _setting: ContextVar[str] = ContextVar("setting", default=ROOT)  # of what is written now
 TAIL_BYTES = 1 << 16  # of a log that is read for its last lines
@@ -64,7 +68,7 @@ def explained(path: Path, *, setting: str | None = None) -> Iterator[None]:
                 f"no room to write {path} ({error.strerror}): what was there is as it was; free space there or set "
                 f"{setting} to another disk, and start again{'' if setting == OUT else RESUMED}"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
+        if error.errno in NO_FOLDER:
             raise StoreError(f"cannot write {path} ({error.strerror}): name a writable folder by {setting}") from error
         raise
     finally:
@@ -136,6 +140,15 @@ def write_json(path: Path, data: Any, *, exclusive: bool = False, fence: Fence |
     """Write JSON atomically: sorted keys, NaN refused."""
     text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
     write_bytes(path, text.encode(), exclusive=exclusive, fence=fence)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file exists, or say in one sentence why its folder cannot be opened."""
+    try:
+        return path.exists()
+    except OSError as error:
+        place = f"{path.parent} cannot be opened ({error.strerror})"
+        raise StoreError(f"{place}: check its name, and your rights") from error
 
 
 def read_json(path: Path) -> Any:

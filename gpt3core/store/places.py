@@ -55,9 +55,12 @@ def local(where: str | Path) -> Path:
 
 def is_table(path: Path) -> bool:
     """Whether ``runs=`` names a table and no store, even while neither is there; a store's name may have dots."""
-    if path.name.lower().endswith(TABLES):
-        return not path.is_dir()
-    return bool(path.suffix) and path.is_file()
+    try:
+        if path.name.lower().endswith(TABLES):
+            return not path.is_dir()
+        return bool(path.suffix) and path.is_file()
+    except OSError:  # whoever opens it says why it cannot
+        return False
 
 
 def of(root: Path) -> Remote | None:

@@ -48,11 +48,9 @@ def open_root(root: Path, *, create: bool) -> Path:
     marker, place = root / "store.json", places.portable(root)
     if (remote := places.of(root)) is not None:
         remote.open(json.dumps({"format": FORMAT}).encode(), create=create)
-    if not marker.exists():
+    if not files.is_there(marker):
         if not create:
-            raise StoreError(
-                f"{places.portable(root)} holds no isoflop store (no store.json): give runs=FOLDER or set ISOFLOP_ROOT"
-            )
+            raise StoreError(f"{place} holds no isoflop store (no store.json): give runs=FOLDER or set ISOFLOP_ROOT")
         files.make_folder(root / "runs")
         files.write_json(marker, {"format": FORMAT})
     version = files.read_object(marker).get("format")

@@ -265,11 +265,18 @@ def available(*, search: bool = False) -> list[str]:
     return sorted(path.stem for path in files if (f"\n{SEARCH}:" in path.read_text(encoding="utf-8")) == search)
 
 
-def load(settings: Sequence[str], default: str = "laptop", *, beside: dict[str, Any] | None = None) -> Recipe:
+def load(
+    settings: Sequence[str],
+    default: str = "laptop",
+    *,
+    beside: dict[str, Any] | None = None,
+    own: Sequence[str] = (),
+) -> Recipe:
     """The recipe that ``recipe=NAME_OR_FILE`` names, with the other ``key=value`` settings over it.
 
     Args:
         beside: takes a file's section ``search``, of which a sweep of sizes has no use.
+        own: keys of the command itself, which a wrong one may have meant.
 
     Raises:
         UsageError: for an unknown recipe, key or value.
@@ -292,7 +299,7 @@ def load(settings: Sequence[str], default: str = "laptop", *, beside: dict[str, 
     _check_ladder([*cli.dotted(written), *(s.split("=", 1)[0] for s in typed)], family)
     named, plain = rules.named(written, typed, path)
     base = cli.merge_config(FAMILIES[family], {"name": path.stem, **written}, str(path), command=keys)
-    recipe: Any = cli.to_object(cli.merge(base, plain, command=keys), str(path))
+    recipe: Any = cli.to_object(cli.merge(base, plain, command=keys, beside=own), str(path))
     assert isinstance(recipe, Recipe)
     getattr(recipe, "optim").rule = named  # noqa: B009 (each ladder has an optim of its own)
     precedence.settle(recipe, {s.split("=", 1)[0] for s in typed})

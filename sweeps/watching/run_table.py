@@ -165,6 +165,9 @@ class RunTable:
                 if result != known.result:
                     known.result = result
                     changed.add(run_id)
+            if known.spec.keys() == {"note"} and (spec := _spec(self._root, run_id)) not in (None, known.spec):
+                known.spec = spec  # it could not be read before
+                changed.add(run_id)
         unread = self._measure(changed)
         rest: dict[str, Any] = {"sweeps": sweeps, "unseen": unseen, "unread": unread, "problem": ""}
         if not changed and all(getattr(self.view, name) == value for name, value in rest.items()):

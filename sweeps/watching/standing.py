@@ -106,6 +106,7 @@ def look(root: Path, name: str, now: float | None = None) -> Standing:
     living = driver in (DRIVING, SILENT)
     done, running, counts = _number(said.get("done")) or 0, _running(root, said), _counts(said)
     if asked and not living:  # its workers may have gone on without it
+        remarks += _unread(root / "runs")
         done, under_way = signs.trained(root, asked), running
         running = tuple(live for live in running if not signs.trained(root, [live.run_id]))
         counts["running"] = max(0, counts["running"] - len(under_way) + len(running))
@@ -163,6 +164,15 @@ def _object(read: Any, remarks: list[str]) -> dict[str, Any]:
     except (StoreError, OSError) as error:
         remarks.append(str(error))
         return {}
+
+
+def _unread(folder: Path) -> list[str]:
+    """A sentence on a folder of runs that is away, of which none would count as done."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return [f"{folder} cannot be read now ({error.strerror}): how many runs are done is not known"]
+    return []
 
 
 def _asked(sweep: SweepDir, remarks: list[str]) -> tuple[str, ...]:

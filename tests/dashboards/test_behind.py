@@ -63,7 +63,7 @@ def test_an_error_is_the_answer_and_the_next_request_is_answered():
         raise UsageError("largest=1: too small")
 
     assert settled(behind, "a", refused).problem == "largest=1: too small"
-    assert settled(behind, "b", lambda: 1 / 0).problem == "ZeroDivisionError: division by zero"
+    assert settled(behind, "b", lambda: 1 / 0).problem.startswith("ZeroDivisionError: division by zero (")
     assert settled(behind, "c", lambda: 7).value == 7
 
 

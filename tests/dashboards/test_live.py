@@ -49,7 +49,7 @@ def test_why_the_last_fit_failed_is_said_until_the_store_changes(root, monkeypat
     monkeypatch.setattr(Live, "_fitted", lambda _: 1 / 0)
     following.look()
     following.look()
-    assert following.view.problem == "not fitted: ZeroDivisionError: division by zero"
+    assert following.view.problem.startswith("not fitted: ZeroDivisionError: division by zero (dashboards/live.py:")
     monkeypatch.setattr(live, "_token", lambda _: {}[0])
     following.look()
     assert "KeyError" in following.view.problem
@@ -57,6 +57,11 @@ def test_why_the_last_fit_failed_is_said_until_the_store_changes(root, monkeypat
     monkeypatch.setattr(Live, "_fitted", lambda _: View(number=1))
     following.look()
     assert "ZeroDivisionError" in following.view.problem
+    said = []
+    monkeypatch.setattr(live, "_token", lambda _: (9, 9))
+    monkeypatch.setattr(Live, "_fitted", lambda self: said.append(self.view.problem) or View(number=1))
+    following.look()
+    assert said == [""], "while it is fitted anew nothing is wrong any more"
 
 
 def test_a_store_changes_with_every_result_and_evaluation(root):

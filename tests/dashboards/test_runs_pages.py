@@ -10,6 +10,7 @@ import signal
 import statistics
 import subprocess
 import threading
+import time
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -242,6 +243,20 @@ def test_many_pages_share_one_look(midway, monkeypatch):  # noqa: F811
     for page in pages:
         page.join()
     assert len(looks) == 1
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_page_for_as_long(root, monkeypatch):
+    pytest.importorskip("dash")
+    from dashboards import live
+    from dashboards.pages import shell
+
+    following, clock = watch.Watch(root), time.time
+    before = following.look("laptop").standing, following.past("laptop").number
+    monkeypatch.setattr(time, "time", lambda: clock() - 3600)
+    after = following.look("laptop").standing, following.past("laptop").number
+    assert after[0].time < before[0].time
+    assert after[1] == before[1], "what is over stays as it was read"
+    assert shell.said(live.View(number=1, made=clock(), fitting=clock())).endswith("fitting new results for 0 s")
 
 
 def test_a_sparkline_is_a_picture_of_its_values():

@@ -5,7 +5,7 @@ import secrets
 import pytest
 
 from analysis.settings import StudySettings
-from dashboards import app, live
+from dashboards import app, live, security
 from dashboards.security import Door, door
 from gpt3core.errors import UsageError
 
@@ -118,6 +118,39 @@ def test_the_token_is_asked_for_once_and_the_browser_keeps_something_else(locked
     other = client(Door(host="0.0.0.0", token=TOKEN))
     other.set_cookie("isoflop-8050", cookie.split("=", 1)[1].split(";")[0], domain="127.0.0.1")
     assert other.get("/", base_url=HERE).status_code == 401, "the cookie ends with the process"
+
+
+def test_guesses_take_their_time_one_after_another_and_are_told(locked, monkeypatch, capfd):
+    slept = []
+    monkeypatch.setattr(security.time, "sleep", slept.append)
+    for i in range(25):
+        assert locked.post("/", data={"token": f"a wrong token, number {i}"}, base_url=HERE).status_code == 401
+    assert slept == [security.WRONG_SECONDS] * 25
+    assert capfd.readouterr().err == "20 wrong tokens were given so far, the last from 127.0.0.1\n"
+    assert locked.post("/", data={"token": TOKEN}, base_url=HERE).status_code == 303
+    assert locked.get("/", base_url=HERE).status_code == 200
+    assert len(slept) == 25, "nobody else waits"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Cookie": "isoflop-8050=\xff\xfe"}, {"Cookie": 'isoflop-8050="\\303"'}, {"Origin": "http://["}]
+)
+def test_no_header_opens_or_breaks_it(locked, headers):
+    assert locked.post("/", data={"x": "y"}, base_url=HERE, headers=headers).status_code in (401, 403)
+    assert locked.get(f"/?token={TOKEN}", base_url=HERE).status_code == 401, "an address is kept and passed on"
+
+
+@pytest.mark.parametrize("path", ["//evil.example/a", "/%5cevil.example", "/a%0d%0ab"])
+def test_whoever_shows_the_token_stays_here(locked, path):
+    sent = locked.open(path, method="POST", data={"token": TOKEN}, base_url=HERE)
+    assert sent.status_code == 303
+    assert sent.headers["Location"].startswith(f"{HERE}/")
+
+
+def test_what_is_shown_is_kept_by_no_cache(opened):
+    for path in ("/", "/_dash-layout", "/export/x.csv", "/runs?run=x"):
+        assert opened.get(path).headers["Cache-Control"] == "no-store", path
+    assert opened.get("/assets/isoflop.css").headers["Cache-Control"] == "no-cache", "asked for again, by its tag"
 
 
 def test_a_token_sent_by_another_site_is_not_even_read(locked):

@@ -51,6 +51,7 @@ def test_each_choice_has_a_sweep_a_folder_and_words_of_its_own(recipe):
         ([], {"data": "five", "without": "[dedupe]"}, "without=dedupe, did you mean dedup"),
         ([], {"data": "five", "without": "[decontaminate]"}, "changes nothing: the recipe five does not have it"),
         (["data.corpus=/x"], {"data": "five", "without": "[dedup]"}, "says which text it is; leave data.corpus out"),
+        (["wokers=2"], {"data": "five", "without": "[dedup]"}, "unknown key 'wokers', did you mean workers"),
         (["widthss=[8]"], {"data": "five", "without": "[dedup]"}, "widthss"),
         ([], {"data": "fife", "without": "[dedup]"}, "no such recipe, did you mean five"),
         (
@@ -116,3 +117,9 @@ def test_the_folder_is_the_one_that_the_command_of_its_words_fills(recipe):
     whole, _ = choices(["data.tokenizer=gpt2:300"], {"data": str(recipe), "without": "[dedup]"})
     assert prepare([*whole.prepared, "workers=1", f"out={whole.folder}"]) == 0
     assert (whole.folder / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("outt=/x", "out"), ("worker=2", "workers")])
+def test_a_mistyped_key_of_the_preparation_is_met_with_the_one_that_was_meant(typed, meant):
+    with pytest.raises(UsageError, match=f"unknown key '{typed.partition('=')[0]}', did you mean {meant}"):
+        prepare(["recipe=five", typed])

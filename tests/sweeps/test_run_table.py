@@ -14,7 +14,7 @@ from gpt3core import costs
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
-from sweeps.watching import incidents, loss_trace, reproduce, run_table, sweep_members
+from sweeps.watching import incidents, loss_trace, reproduce, run_table, standing, sweep_members
 from sweeps.watching.run_table import RunTable
 from tests.analysis.synthetic import make_store
 from tests.sweeps.test_watching import ESCAPE, midway, said  # noqa: F401 (a fixture)
@@ -203,6 +203,50 @@ def test_a_store_that_cannot_be_read_keeps_what_was_seen(root):
     assert "cannot be read now" in view.problem
     (root / "away").rename(root / "runs")
     assert table.look().problem == ""
+
+
+def test_so_does_how_the_sweep_stands(root):
+    """A run that cannot be seen is none that is not done."""
+    assert standing.look(root, "laptop").remarks == ()
+    (root / "runs").rename(root / "away")
+    for _ in range(2):
+        (remark,) = standing.look(root, "laptop").remarks
+        assert remark.startswith(f"{root / 'runs'} cannot be read now (")
+        assert remark.endswith("): how many runs are done is not known")
+        (root / "runs").touch()
+    (root / "runs").unlink()
+    (root / "away").rename(root / "runs")
+    found = standing.look(root, "laptop")
+    assert (found.remarks, found.done) == ((), found.asked)
+
+
+def test_a_specification_that_could_not_be_read_is_read_when_it_can_be(root):
+    run = RunDir(root, next(path.name for path in (root / "runs").iterdir()))
+    table, whole = RunTable(root), RunTable(root).look().row(run.run_id)
+    (run.path / "spec.json").rename(run.path / "away")
+    (run.path / "spec.json").mkdir()
+    row = table.look().row(run.run_id)
+    assert "cannot be read now" in row.note
+    assert row.n is None
+    (run.path / "spec.json").rmdir()
+    (run.path / "away").rename(run.path / "spec.json")
+    assert table.look().row(run.run_id) == whole
+    number = table.view.number
+    assert table.look().number == number
+
+
+def test_links_that_lead_out_of_a_store_show_nothing_of_where_they_lead(root):
+    runs = root / "runs"
+    for name, to in (("etc", "/etc"), ("loop", runs), ("dangling", "nowhere")):
+        (runs / name).symlink_to(to)
+    (runs / "d9-x").mkdir()
+    for name in ("spec.json", "result.json"):
+        (runs / "d9-x" / name).symlink_to("/etc/passwd")
+    view = RunTable(root).look()
+    new = {row.run_id for row in view.rows} - {row.run_id for row in view.rows if row.status == "done"}
+    assert new == {"d9-x"}, "a folder without a specification is no run"
+    assert "root:" not in repr(view.row("d9-x"))
+    assert "is not readable JSON" in view.row("d9-x").note
 
 
 def test_a_curve_in_few_numbers_keeps_its_mean_and_the_later_attempt(root):

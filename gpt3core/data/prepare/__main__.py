@@ -26,6 +26,7 @@ from gpt3core.errors import StoreError, UsageError
 from gpt3core.store import files
 
 FLAGS = ("--plan", "--keys", "--help")
+OWN = ("out", "workers")
 
 
 def main(argv: Sequence[str], *, spread: Callable[[int | None], Spread] = in_processes) -> int:
@@ -39,8 +40,8 @@ def main(argv: Sequence[str], *, spread: Callable[[int | None], Spread] = in_pro
         print(__doc__)
         print(f"recipes: {', '.join(recipe.available())}")
         return 0
-    words, own = cli.verbatim(words, ("out", "workers"))
-    asked = recipe.load(words)
+    words, own = cli.verbatim(words, OWN)
+    asked = recipe.load(words, own=OWN)
     if "--keys" in flags:
         print(recipe.to_yaml(asked), end="")
         return 0
@@ -72,7 +73,7 @@ def main(argv: Sequence[str], *, spread: Callable[[int | None], Spread] = in_pro
 def _workers(given: str | None) -> int | None:
     if given is None:
         return None
-    if not given.isdecimal() or not 1 <= int(given) <= 4096:
+    if not (given.isascii() and given.isdecimal() and len(given) < 5) or not 1 <= int(given) <= 4096:
         raise UsageError(f"workers={given:.50}: a number of processes from 1 to 4096")
     return int(given)
 

@@ -21,8 +21,11 @@ def available() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load(settings: Sequence[str]) -> Recipe:
+def load(settings: Sequence[str], *, own: Sequence[str] = ()) -> Recipe:
     """The recipe that ``recipe=NAME_OR_FILE`` names, with the other ``key=value`` settings over it, checked.
+
+    Args:
+        own: keys of the command itself, which a wrong one may have meant.
 
     Raises:
         UsageError: for an unknown recipe or key, a wrong value, and a key that changes nothing.
@@ -39,7 +42,7 @@ def load(settings: Sequence[str]) -> Recipe:
     given = [*cli.dotted(written), *words]
     _check_source_keys(given, keys)
     base = cli.merge_config(Recipe, {"name": path.stem, **written}, str(path), command=keys)
-    recipe: Any = cli.to_object(cli.merge(base, typed, command=keys), str(path))
+    recipe: Any = cli.to_object(cli.merge(base, typed, command=keys, beside=own), str(path))
     assert isinstance(recipe, Recipe)
     switched = [f"{key.partition('.')[0]}." for key in words if key in checks.SWITCHES]  # by the command
     switched += ["seed"] if "quality.rule" in words else []  # which the filter alone draws by
