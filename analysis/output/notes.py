@@ -131,10 +131,12 @@ def _which_exponent(study: Study) -> Iterator[Note]:
     """One line: which of the three approaches to use, and why."""
     advice = study.advice
     if advice.approach:
-        message = f"of the three approaches to N* ~ C^a use a = {advice.a:.2f} ({advice.approach}): {advice.reason}"
+        message = (
+            f"of Chinchilla's three approaches to N* ~ C^a use a = {advice.a:.2f} ({advice.approach}): {advice.reason}"
+        )
         yield Note(code="which-exponent", severity="info", message=message)
     elif advice.reason and len(study.table):
-        message = f"none of the three approaches to N* ~ C^a is to be used: {advice.reason}"
+        message = f"none of Chinchilla's three approaches to N* ~ C^a is to be used: {advice.reason}"
         yield Note(code="which-exponent", severity="info", message=message)
 
 
