@@ -139,7 +139,8 @@ def _law(study: Study) -> list[Part]:
         return []
     fit = law.fit
     if fit.status is not FitStatus.OK:
-        told = f"{fit.law.equation} weighs most and is {fit.status.value}: predict by it, do not quote its parameters"
+        use = "predict by it, " if study.predictions or study.predicted_points else ""
+        told = f"{fit.law.equation} weighs most and is {fit.status.value}: {use}do not quote its parameters"
         return [(told, NONE)]
     parameters = Symbols(", ".join(_parameter(law, name) for name in fit.params))
     return [(f"{fit.law.equation}: ", NONE), (parameters, evidence.of_law(study, law))]
@@ -226,14 +227,14 @@ def _score(study: Study, found: Accuracy, before: Accuracy | None = None) -> lis
 
 
 def _prediction(study: Study, p: Prediction) -> list[Part]:
-    what = f"{p.name}: " if p.name and not p.optimal else ""
+    what = f"{'the best of its compute' if p.optimal else p.name}: " if p.name else ""
     said = f"loss {nats(p.loss)}"
     if p.interval_new_run is not None:
         said += f" ({between(p.interval_new_run)} for a new run)"
     if p.optimal and p.interval_n is not None:
         said += f", best size {size(p.n, p.interval_n)} on {size(p.d, p.interval_d)} tokens"
     else:
-        said += f", {count(p.n)} on {count(p.d)} tokens"
+        said += f", {count(p.n)} parameters on {count(p.d)} tokens"
     said += f"; {outside(p.decades)} the data"
     return [(what, NONE), (said, evidence.of_prediction(study, optimal=p.optimal))]
 

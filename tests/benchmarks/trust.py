@@ -1,8 +1,8 @@
 """What the words good, fair and poor are worth: how often the truth lies inside the interval that they are said of.
 
 ``python -m tests.benchmarks.trust [SEEDS]``. Ladders of two and three decades of compute, noise of 0.2% and 2%, whose
-loss is Hoffmann et al.'s law or one that no law fitted here can follow: it bends from 1e18 FLOPs on, waves with compute,
-or falls no further. The target is a decade beyond each.
+loss is Hoffmann et al.'s law or one that no law fitted here can follow: it bends from 1e18 FLOPs on, waves with
+compute, or falls no further. The target is a decade beyond each.
 """
 
 from __future__ import annotations
