@@ -78,7 +78,7 @@ def test_a_parabola_is_found_exactly_and_refused_where_there_is_no_minimum():
     assert exact.loss_star == pytest.approx(np.e)
     falling = isoflop.parabola(isoflop.Runs.of(table.assign(loss=np.exp(1.0 + 0.001 * (x - np.log(1e9)) ** 2))))
     assert not falling.ok
-    assert "outside the sizes" in falling.reason
+    assert "above the sizes" in falling.reason
     arch = isoflop.parabola(isoflop.Runs.of(table.assign(loss=np.exp(1.0 - 0.001 * (x - np.log(3e4)) ** 2))))
     assert not arch.ok
     assert "downwards" in arch.reason
