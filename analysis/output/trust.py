@@ -141,7 +141,8 @@ def _held_out(study: Study, decades: float, *, beyond: bool) -> Iterator[Finding
         because = [(f"only {what}", every), (f" could be predicted ({WANTED} are wanted)", NONE)]
     yield Finding(grade=grade, said=[(inside, every), (f" {intervals}", NONE)], because=because)
     if far_runs and (worse := grade_of_share(far_share, far_runs)) > grade and far_share < HELD:
-        far: list[Part] = [(f"{far_share:.0%}", behind), (f" of those {where} or farther", NONE)]
+        those = evidence.of_backtests(study, *np.unique(bins[bins >= at]))
+        far: list[Part] = [(f"{far_share:.0%}", those), (f" of those {where} or farther", NONE)]
         yield Finding(grade=worse, said=far, because=[("only ", NONE), *far, (f" lay {intervals}", NONE)])
 
 
