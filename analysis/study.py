@@ -78,12 +78,24 @@ class Study(Selection, Fitted):
     notes: list[Note] = field(default_factory=list)
 
     @property
+    def of_optima(self) -> bool:
+        """Whether what is predicted first is a compute-optimal run; else it is a point of a file."""
+        first = next(iter([*self.predictions, *self.predicted_points]), None)
+        return first is not None and first.optimal
+
+    @property
     def weighting(self) -> Weighting | None:
-        """How the ensemble is weighted for what is predicted first: compute-optimal runs, or points of a file."""
+        """How the ensemble is weighted for what is predicted first."""
         if self.ensemble is None:
             return None
-        first = next(iter([*self.predictions, *self.predicted_points]), None)
-        return self.ensemble.optimal if first is not None and first.optimal else self.ensemble.anywhere
+        return self.ensemble.optimal if self.of_optima else self.ensemble.anywhere
+
+    @cached_property
+    def tested(self) -> pd.DataFrame:
+        """What the backtests of that weighting predicted, beside what was measured; see backtest.judged."""
+        if self.weighting is None:
+            return pd.DataFrame()
+        return backtest.judged(self.weighting.tests, self.weighting.weights, self.weighting.calibration.noise)
 
     @cached_property
     def coverage(self) -> pd.DataFrame:

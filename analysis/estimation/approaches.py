@@ -25,6 +25,12 @@ from analysis.runs.curves import TrainingCurves
 
 CURVES, ENVELOPE = "1, training curves", "1, envelope"
 PARABOLAS, PARAMETRIC = "2, IsoFLOP parabolas", "3, parametric"
+BY = {  # what each reads the best sizes off
+    CURVES: "the lowest training curve at each compute (Chinchilla's approach 1)",
+    ENVELOPE: "the best run at each compute (final results alone, Chinchilla's approach 1)",
+    PARABOLAS: "the lowest loss at each budget (IsoFLOP parabolas, Chinchilla's approach 2)",
+    PARAMETRIC: "the fit of L(N,D) to all runs (Chinchilla's approach 3)",
+}
 LEAST_BELOW = 2  # budgets that a power law of N* is drawn through
 LEAST_TESTS = 2  # budgets foreseen
 SAME = 1.1  # runs up to this factor above a budget are of it or below it

@@ -291,7 +291,12 @@ def bins(rows: pd.DataFrame) -> Array:
     Args:
         rows: of ``judged``.
     """
-    return np.asarray(EDGES[np.searchsorted(EDGES, rows.decades.to_numpy(float))])
+    return edge(rows.decades.to_numpy(float))
+
+
+def edge(decades: Array | float) -> Array:
+    """The upper edge of the bin that decades are in; of the last one where they are farther."""
+    return np.asarray(EDGES[np.minimum(np.searchsorted(EDGES, decades), len(EDGES) - 1)])
 
 
 def spelt(edge: float) -> str:

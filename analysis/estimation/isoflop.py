@@ -191,7 +191,7 @@ def _fitted(points: Parabola) -> Parabola:
         n_star=float(np.exp(at + centre)) if inside else float("nan"),
         loss_star=float(np.exp(solution[2] - solution[1] ** 2 / (4 * solution[0]))),
         inside=inside,
-        reason="" if inside else "the minimum lies outside the sizes that were run",
+        reason="" if inside else f"the minimum lies {'above' if at > 0 else 'below'} the sizes fitted",
         n_cubic=_cubic_minimum(x, y) if sizes >= CUBIC_SIZES else float("nan"),
     )
 

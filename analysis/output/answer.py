@@ -7,14 +7,14 @@ is made in parts, each with the runs that its numbers rest on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from analysis.accuracy.trends import Accuracy
 from analysis.estimation import uncertainty
-from analysis.estimation.backtest import THIN_CUTS
+from analysis.estimation.approaches import BY
 from analysis.estimation.fitted_laws import FittedLaw
 from analysis.estimation.predict import Prediction
 from analysis.estimation.solve import FitStatus
@@ -22,6 +22,7 @@ from analysis.laws import REPEATS
 from analysis.note import Note
 from analysis.output import evidence
 from analysis.output.evidence import NONE, Part, Runs, words
+from analysis.output.trust import trust
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from gpt3core.words import Name, Symbols, between, count, flops, nats, number, number_of, outside, shares, size, span
@@ -32,8 +33,6 @@ MOST_TARGETS = 3
 ELSEWHERE = ": tables=all, or fit.json"  # what a terminal says of what is left out
 AT_BOUND = " (at its bound)"
 TOLD_APART = 0.05  # of an exponent: two that are nearer are not shown beside one another
-UNTESTED = 2.0  # times the decades that the backtests reach, beyond which a target is not to be trusted much either
-MISSES = 0.8  # share of held-out runs inside their 95% intervals, below which these are not to be trusted much
 # warnings, the one that takes most away from an answer first; others come behind, in the order of the notes
 GRAVEST = (
     "no-prediction",
@@ -67,8 +66,8 @@ def answer(study: Study) -> list[Line]:
 def spelt(study: Study) -> list[Spelt]:
     """The same in parts."""
     lines = [("runs", _ran(study)), ("law", _law(study)), ("size", _exponent(study)), *_reached(study)]
-    trust = _trust(study)
-    lines += [("trust", trust), ("weakest", [(_weakest(study, words(trust)), NONE)])]
+    trusted = trust(study)
+    lines += [("trust", trusted), ("weakest", [(_weakest(study, words(trusted)), NONE)])]
     return [(label, parts) for label, parts in lines if words(parts)]
 
 
@@ -140,7 +139,8 @@ def _law(study: Study) -> list[Part]:
         return []
     fit = law.fit
     if fit.status is not FitStatus.OK:
-        told = f"{fit.law.equation} weighs most and is {fit.status.value}: predict by it, do not quote its parameters"
+        use = "predict by it, " if study.predictions or study.predicted_points else ""
+        told = f"{fit.law.equation} weighs most and is {fit.status.value}: {use}do not quote its parameters"
         return [(told, NONE)]
     parameters = Symbols(", ".join(_parameter(law, name) for name in fit.params))
     return [(f"{fit.law.equation}: ", NONE), (parameters, evidence.of_law(study, law))]
@@ -175,8 +175,8 @@ def _exponent(study: Study) -> list[Part]:
     elif draws is not None and len(draws):
         inside = span(uncertainty.interval(draws[:, 0] if draws.ndim > 1 else draws))
     inside = f" ({inside})" if inside not in ("", "-") else ""
-    found = [(f"N* ~ C^{a:.2f}{inside}", evidence.of_approach(study, name)), (f", by approach {name}", NONE)]
-    return [*found, (_beyond(study, a), NONE)]
+    grows = (f"the best grows as N* ~ C^{a:.2f}{inside}", evidence.of_approach(study, name))
+    return [grows, (f", by {BY[name]}{_beyond(study, a)}", NONE)]
 
 
 def _beyond(study: Study, a: float) -> str:
@@ -199,13 +199,19 @@ def _reached(study: Study) -> list[Spelt]:
     if more := len(study.predictions) - len(lines):
         lines.append(("", [(f"and {more} more targets{ELSEWHERE}", NONE)]))
     if study.predictions:
-        found = [a for a in study.accuracies[0] if a.accuracy is not None]
-        shown = zip([None, *found], found[:MOST_TARGETS], strict=False)
-        scores = [part for before, a in shown for part in (*_score(study, a, before), ("; ", NONE))]
-        others = f"and others{ELSEWHERE}" if len(found) > MOST_TARGETS else ""
-        return [*lines, ("scores", [*scores, (others, NONE)] if others else scores[:-1])]
-    told = [a for a in study.score_forecasts if a.accuracy is not None]
-    return [(f"at {flops(a.compute)}", _score(study, a)) for a in told[:MOST_TARGETS]]
+        scores = _scores(study, study.accuracies[0])
+        return [*lines, ("scores", [("not backtested: ", NONE), *scores] if scores else [])]
+    computes = list(dict.fromkeys(a.compute for a in study.score_forecasts))
+    told = [(c, _scores(study, [a for a in study.score_forecasts if a.compute == c])) for c in computes]
+    return [(f"at {flops(c)}", scores) for c, scores in told if scores][:MOST_TARGETS]
+
+
+def _scores(study: Study, every: Sequence[Accuracy]) -> list[Part]:
+    """Those of a run that are known."""
+    found = [a for a in every if a.accuracy is not None]
+    shown = zip([None, *found], found[:MOST_TARGETS], strict=False)
+    scores = [part for before, a in shown for part in (*_score(study, a, before), ("; ", NONE))]
+    return [*scores, (f"and others{ELSEWHERE}", NONE)] if len(found) > MOST_TARGETS else scores[:-1]
 
 
 def _score(study: Study, found: Accuracy, before: Accuracy | None = None) -> list[Part]:
@@ -221,58 +227,21 @@ def _score(study: Study, found: Accuracy, before: Accuracy | None = None) -> lis
 
 
 def _prediction(study: Study, p: Prediction) -> list[Part]:
-    what = f"{p.name}: " if p.name and not p.optimal else ""
+    what = f"{'the best of its compute' if p.optimal else p.name}: " if p.name else ""
     said = f"loss {nats(p.loss)}"
     if p.interval_new_run is not None:
         said += f" ({between(p.interval_new_run)} for a new run)"
     if p.optimal and p.interval_n is not None:
         said += f", best size {size(p.n, p.interval_n)} on {size(p.d, p.interval_d)} tokens"
     else:
-        said += f", {count(p.n)} on {count(p.d)} tokens"
+        said += f", {count(p.n)} parameters on {count(p.d)} tokens"
     said += f"; {outside(p.decades)} the data"
     return [(what, NONE), (said, evidence.of_prediction(study, optimal=p.optimal))]
 
 
-def _trust(study: Study) -> list[Part]:
-    """A word, and what it rests on: how many backtests, how far they reach beside the target, how they came out."""
-    weighting, asked = study.weighting, [*study.predictions, *study.predicted_points]
-    if weighting is None:
-        return []
-    calibration = weighting.calibration
-    if not calibration.supported:
-        return [(f"none: {calibration.reason}", NONE)]
-    if study.explained is not None and not study.explained.told:
-        return [
-            ("none: the laws follow these losses no better than they would follow noise (F test, p = ", NONE),
-            (f"{study.explained.chance:.2g}", evidence.of_fit(study)),
-            ("); backtests that hold show only that the losses do not move", NONE),
-        ]
-    farthest = max((abs(p.decades) for p in asked), default=0.0)
-    bins = study.coverage
-    told = bins.dropna(subset="coverage95") if len(bins) else bins
-    covered = float((told.coverage95 * told.tests).sum() / told.tests.sum()) if len(told) else math.nan
-    grades = (
-        any(p.interval_new_run is None for p in asked)
-        or calibration.cuts < THIN_CUTS
-        or farthest > UNTESTED * calibration.farthest,
-        farthest > calibration.farthest or covered < MISSES,
-    )
-    word = "poor" if grades[0] else "fair" if grades[1] else "good"
-    wanted = f" ({THIN_CUTS} are wanted: more budgets give more)" if calibration.cuts < THIN_CUTS else ""
-    of = "" if asked else " for runs of given N and D"
-    fitted = evidence.of_prediction(study, optimal=bool(asked) and asked[0].optimal)
-    parts = [(f"{word}{of}: ", NONE), (number_of(calibration.cuts, "backtest"), fitted), (wanted, NONE)]
-    parts.append((f", none beyond {calibration.farthest:.1f} decades", fitted))
-    if len(bins):
-        parts.append((f"; median miss at the farthest {float(bins.median_abs_error.iloc[-1]):.1%}", fitted))
-    if len(told):
-        parts += [(f", and {covered:.0%}", fitted), (" of all held-out runs inside their 95% intervals", NONE)]
-    return parts
-
-
-def _weakest(study: Study, trust: str) -> str:
-    """The warning that takes most away from the answer, but for what ``trust`` says; budgets without one together."""
-    warnings = [note for note in study.notes if note.severity == "warning" and note.message not in trust]
+def _weakest(study: Study, trusted: str) -> str:
+    """The warning that takes most away from the answer, but for what ``trusted`` says; budgets without one together."""
+    warnings = [note for note in study.notes if note.severity == "warning" and note.message not in trusted]
     if not warnings:
         return ""
     first = min(warnings, key=_gravity)

@@ -101,19 +101,15 @@ def of_gain(study: Study, task: str, shots: int) -> Runs:
     return runs(set(known.run_id[known.shots == shots]) & set(known.run_id[known.shots == 0]))
 
 
-def of_backtests(study: Study, distance: float) -> Runs:
+def of_backtests(study: Study, *distances: float) -> Runs:
     """Those that were predicted from so far off; of the minimum of a budget its runs.
 
     Args:
-        distance: of ``backtest.bins``.
+        distances: of ``backtest.bins``.
     """
-    weighting = study.weighting
-    if weighting is None:
-        return NONE
-    rows = backtest.judged(weighting.tests, weighting.weights, weighting.calibration.noise)
-    there = backtest.bins(rows) == distance
+    there = study.tested.run_id[np.isin(backtest.bins(study.tested), distances)]
     minima = {ensemble.minimum_name(p.budget): p.run_ids for p in study.minima.parabolas}
-    return runs(run for name in rows.run_id[there] for run in minima.get(name, (name,)))
+    return runs(run for name in there for run in minima.get(name, (name,)))
 
 
 def of_rule(study: Study, rule: str) -> Runs:

@@ -16,7 +16,7 @@ from analysis.estimation.solve import FitStatus
 from analysis.note import Note
 from analysis.runs.conventions import UNRECORDED, Parameters, counts
 from analysis.study import Study
-from gpt3core.words import Symbols, between, number_of, some
+from gpt3core.words import Symbols, between, count, flops, number_of, some
 
 MAIN_LAWS = ("chinchilla", "compute_frontier")  # the others are fitted for whoever looks for them
 INFLATED = 1.1  # times: intervals of N* that are widened by more are pointed out
@@ -74,15 +74,15 @@ def _isoflop(study: Study) -> Iterator[Note]:
     for p, implied in zip(minima.parabolas, study.implied, strict=True):
         if p.far:
             message = (
-                f"C={p.budget:.3g}: {number_of(len(p.far), 'run')} over {isoflop.NEAR:.0%} above the best left out "
+                f"C={flops(p.budget)}: {number_of(len(p.far), 'run')} over {isoflop.NEAR:.0%} above the best left out "
                 f"of the parabola: {', '.join(p.far)}"
             )
             yield Note(code="rule-near", severity="info", message=message)
         if not p.ok:
-            yield Note(code="no-minimum", severity="warning", message=f"C={p.budget:.3g}: {p.reason}")
+            yield Note(code="no-minimum", severity="warning", message=f"C={flops(p.budget)}: {p.reason}")
         elif implied is not None and abs(implied.bias) > BIASED:
             message = (
-                f"C={p.budget:.3g}: a parabola through L(N,D)'s own losses at these sizes puts N* "
+                f"C={flops(p.budget)}: a parabola through L(N,D)'s own losses at these sizes puts N* "
                 f"{np.expm1(implied.bias):+.0%} off the law's minimum: trust the parametric minimum more, or run sizes "
                 f"centred on it"
             )
@@ -90,7 +90,7 @@ def _isoflop(study: Study) -> Iterator[Note]:
     yield from _training_curves(study)
     yield from _which_exponent(study)
     if minima.unsure:
-        listed = ", ".join(f"{p.budget:.3g}" for p in minima.unsure)
+        listed = ", ".join(flops(p.budget) for p in minima.unsure)
         left = "" if minima.trusted else ": N* is read off the laws of N and D instead"
         message = (
             f"the runs at C={listed} do not tell where their minimum lies, to within a factor "
@@ -131,10 +131,10 @@ def _which_exponent(study: Study) -> Iterator[Note]:
     """One line: which of the three approaches to use, and why."""
     advice = study.advice
     if advice.approach:
-        message = f"of the three approaches to N* ~ C^a use a = {advice.a:.2f} ({advice.approach}): {advice.reason}"
+        message = f"of Chinchilla's approaches to N* ~ C^a use a = {advice.a:.2f} ({advice.approach}): {advice.reason}"
         yield Note(code="which-exponent", severity="info", message=message)
     elif advice.reason and len(study.table):
-        message = f"none of the three approaches to N* ~ C^a is to be used: {advice.reason}"
+        message = f"none of Chinchilla's approaches to N* ~ C^a is to be used: {advice.reason}"
         yield Note(code="which-exponent", severity="info", message=message)
 
 
@@ -248,7 +248,9 @@ def _why_nothing(study: Study) -> str:
     """Why no law predicts."""
     law = study.laws.get(study.options.law)
     if law is None:
-        return "nothing can be predicted: no law of N and D, and none of C with budgets, could be fitted"
+        runs, least = len(study.table), study.options.joint.dimension + 1
+        few = f" to {number_of(runs, 'run')}: {least} are the least" if runs < least else ""
+        return f"nothing can be predicted: no law of N and D, and none of C with budgets, could be fitted{few}"
     said, needs = f"law={study.options.law} predicts nothing", set(law.fit.law.needs)
     if law.fit.theta is None:
         return f"{said}, {law.fit.status.value}: {law.fit.reason}; law=all predicts by the others"
@@ -271,7 +273,7 @@ def _models(study: Study) -> Iterator[Note]:
             yield Note(code="target-not-predicted", severity="warning", message=message)
         elif study.convention.n is Parameters.GIVEN:
             message = (
-                f"N of {model.name} is its {model.n:.4g} parameters in total, and the table does not say what its N "
+                f"N of {model.name} is its {count(model.n)} parameters in total, and the table does not say what its N "
                 "counts: N=total or N=nonembedding says it"
             )
             yield Note(code="target-count", severity="warning", message=message)

@@ -19,7 +19,6 @@ from sweeps.watching.words import printable
 if TYPE_CHECKING:
     from analysis.estimation.predict import Prediction
     from analysis.next_runs import NextRuns
-    from analysis.output.answer import Line
     from analysis.study import Study
 
 PATH, TITLE = "/plan", "Plan"
@@ -186,19 +185,24 @@ def _spelt(
     if p is None:
         wrong = [*wrong, f"no size is best at {asked.compute:.3g} FLOPs by the laws fitted here"]
         return "; ".join(wrong), waits, [], nexts
-    lines, why = _answered(asked, known.value, p)
+    lines, why = _answered(planner, asked, known.value, p)
     return "; ".join(wrong), [*waits, *lines], why, nexts
 
 
-def _answered(asked: Asked, known: Outlook, p: Prediction) -> tuple[list[Any], list[Any]]:
-    """The run that is planned, in lines, and why it is cut so."""
+def _answered(planner: Planner, asked: Asked, known: Outlook, p: Prediction) -> tuple[list[Any], list[Any]]:
+    """The run that is planned, in lines, and why it is cut so; what it is to reach leads to the runs that say so."""
+    from analysis.output import evidence
     from analysis.runs.conventions import LABELS
 
-    run = plan.trained(known, p, asked)
+    run, behind = plan.trained(known, p, asked), evidence.of_prediction(known.study, optimal=True)
+    sets = planner.live.sets if known.study.runs.store else None
     convention = known.study.convention
     counted = f"N {LABELS[convention.n]}, C {LABELS[convention.c]}; shape and batch grow as GPT-3's do"
-    lines: list[Line] = [*plan.reached(p), *plan.taken(run, asked), ("counted", counted)]
-    spelt = [part for label, said in lines for part in (html.Dt(label), html.Dd(gallery.typeset(said)))]
+    (compute, far), *reached = plan.reached(p)
+    lines = [(compute, gallery.typeset(far))]
+    lines += [(label, tables.linked([(said, behind)], sets)) for label, said in reached]
+    lines += [(label, gallery.typeset(said)) for label, said in [*plan.taken(run, asked), ("counted", counted)]]
+    spelt = [part for label, said in lines for part in (html.Dt(label), html.Dd(said))]
     why = [html.Li(said) for said in plan.why(run)]
     return spelt, [html.Details([html.Summary("Why it is cut so"), html.Ul(why)])] if why else []
 

@@ -223,7 +223,7 @@ def beyond_the_former_ladder(former_ladder):
 
 def test_the_answer_says_where_the_best_size_is_not_expected_to_grow_on_as_before(former_ladder):
     (line,) = [said for label, said in answer(former_ladder) if label == "size"]
-    before, then = re.match(
+    before, then = re.search(
         r"N\* ~ C\^([\d.]+) .*; from 1e13 to 1e14 it is expected to grow as C\^([\d.]+)$", line
     ).groups()
     largest = max(former_ladder.minima.used, key=lambda p: p.budget)

@@ -193,3 +193,11 @@ def test_few_points_with_seeds_hide_intervals_of_the_mean_law_and_no_new_run_is_
     (note,) = [n for n in hidden.notes if n.code == "few-points"]
     assert "7 points of N and D" in note.message and "8 points are needed" in note.message
     assert not [n for n in shown.notes if n.code == "few-points"]
+
+
+@pytest.mark.parametrize(("best", "side"), [(1e7, "above"), (4e5, "below")])
+def test_a_minimum_outside_the_sizes_is_said_to_be_above_or_below_them(best, side):
+    n = np.array([1e6, 2e6, 4e6])
+    loss = 3 * np.exp(0.005 * np.log(n / best) ** 2)
+    table = pd.DataFrame({"run_id": list("abc"), "N": n, "D": 1e17 / n, "C": 6e17, "loss": loss})
+    assert isoflop.parabola(isoflop.Runs.of(table)).reason == f"the minimum lies {side} the sizes fitted"

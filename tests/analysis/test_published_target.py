@@ -8,6 +8,7 @@ import pytest
 
 from analysis import api, fit
 from analysis.output import documents, text
+from analysis.output.answer import answer
 from analysis.runs import published
 from analysis.runs.conventions import Compute, Convention, Parameters
 from tests.analysis.test_laws_and_solver import TRUE
@@ -42,6 +43,8 @@ def test_the_model_is_predicted_and_not_the_best_one_of_its_compute():
     assert best.loss < model.loss
     document = documents.to_json(study)["predictions"]
     assert [(p["target"], p["optimal"]) for p in document] == [("gpt3-175b", False), ("gpt3-175b", True)]
+    said = [said.partition(":")[0] for label, said in answer(study) if label == "at 3.14e23"]
+    assert said == ["gpt3-175b", "the best of its compute"]
     table = [row.words for row in text.predictions(study).rows]
     assert [line[0] for line in table] == ["gpt3-175b", "best at C of gpt3-175b"]
     assert "gpt3-175b | 3.14e+23" in text.to_markdown(study)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from analysis.output import evidence
 from analysis.settings import StudySettings
 from dashboards import live, plan
 from dashboards.pages import plan as page
@@ -49,7 +50,7 @@ def settled(app, state):
 
 
 def test_it_says_what_goes_on_then_the_answer_and_sends_nothing_twice(served, studied):
-    app, _ = served
+    app, following = served
     at = {"compute": repr(studied.predictions[0].compute)}
     first = str(ask(app, at))
     assert page.DRAWING in first
@@ -57,6 +58,8 @@ def test_it_says_what_goes_on_then_the_answer_and_sends_nothing_twice(served, st
     said = settled(app, at)
     assert f"{studied.predictions[0].loss:.3f} (" in str(said)
     assert "python sweeps/sizes.py" in str(said), "and what runs the proposals"
+    behind = following.sets.address(evidence.of_prediction(studied, optimal=True))
+    assert str(said).count(behind) >= 3, "loss, N* and D* lead to the runs that say so"
     assert ask(app, at, had=said["plan-said"]["data"]) is None
 
 
