@@ -14,6 +14,7 @@ from markupsafe import Markup
 from dashboards import exports, run_list
 from dashboards.figures.look import COLOURS, CONFIG
 from dashboards.figures.style import Page
+from dashboards.glossary import WORDS
 from dashboards.run_list import RunList
 from dashboards.templates import render
 from gpt3core.store import files
@@ -49,6 +50,7 @@ def write_pages(
         "css": Markup((ASSETS / "isoflop.css").read_text()),
         "colours": COLOURS,
         "runs": runs,
+        "words": WORDS,
     }
     with files.explained(out, setting=files.OUT):
         files.make_folder(out / "data")
@@ -57,15 +59,7 @@ def write_pages(
         for page in made:
             for kind, (write, _) in exports.KINDS.items():
                 files.write_bytes(out / "data" / f"{page.slug}.{kind}", write(page.rows))
-            shown = page.rows if page.summary is None else page.summary
-            rows = [[_cell(value) for value in row] for row in shown.head(MOST_ROWS).itertuples(index=False)]
-            behind = {
-                "header": list(map(str, shown.columns)),
-                "rows": rows,
-                "shown": len(shown),
-                "count": len(page.rows),
-            }
-            text = render("figure.html", **known, title=page.title, current=page.slug, page=page, **behind)
+            text = render("figure.html", **known, title=page.title, current=page.slug, page=page, **_behind(page))
             files.write_bytes(out / f"{page.slug}.html", text.encode())
         if runs is not None:
             listed = {"header": run_list.HEADER, "rows": runs.rows()}
@@ -78,6 +72,13 @@ def write_pages(
 def _plot(page: Page) -> Markup:
     """A page's figure: plotly writes what is inside its script so that no text of it can end that."""
     return Markup(page.figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG, div_id=page.slug))
+
+
+def _behind(page: Page) -> dict[str, Any]:
+    """The table below a figure: of its rows, or in short where they are many."""
+    shown = page.rows if page.summary is None else page.summary
+    rows = [[_cell(value) for value in row] for row in shown.head(MOST_ROWS).itertuples(index=False)]
+    return {"header": list(map(str, shown.columns)), "rows": rows, "shown": len(shown), "count": len(page.rows)}
 
 
 def _cell(value: Any) -> str:
