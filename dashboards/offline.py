@@ -18,6 +18,7 @@ from markupsafe import Markup
 from dashboards import exports, run_list
 from dashboards.figures.look import COLOURS, CONFIG
 from dashboards.figures.style import Page
+from dashboards.glossary import WORDS
 from dashboards.run_list import RunList
 from dashboards.templates import render
 from gpt3core.errors import UsageError
@@ -63,6 +64,7 @@ def write_pages(
         "css": Markup((ASSETS / "isoflop.css").read_text()),
         "colours": COLOURS,
         "runs": runs,
+        "words": WORDS,
     }
     with files.explained(out, setting=files.OUT), _in_place_of(out) as new:
         files.write_bytes(new / "plotly.min.js", get_plotlyjs().encode())
@@ -70,11 +72,7 @@ def write_pages(
         for page in made:
             for kind, (write, _) in exports.KINDS.items():
                 files.write_bytes(new / "data" / f"{page.slug}.{kind}", write(page.rows))
-            shown = page.rows if page.summary is None else page.summary
-            header = list(map(str, shown.columns))
-            rows = [list(map(_cell, row, header)) for row in shown.head(MOST_ROWS).itertuples(index=False)]
-            behind = {"header": header, "rows": rows, "shown": len(shown), "count": len(page.rows)}
-            text = render("figure.html", **known, title=page.title, current=page.slug, page=page, **behind)
+            text = render("figure.html", **known, title=page.title, current=page.slug, page=page, **_behind(page))
             files.write_bytes(new / f"{page.slug}.html", text.encode())
         if runs is not None:
             listed = {"header": run_list.HEADER, "rows": runs.rows()}
@@ -127,6 +125,14 @@ def _require_ours(index: Path) -> None:
 def _plot(page: Page) -> Markup:
     """A page's figure: plotly writes what is inside its script so that no text of it can end that."""
     return Markup(page.figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG, div_id=page.slug))
+
+
+def _behind(page: Page) -> dict[str, Any]:
+    """The table below a figure: of its rows, or in short where they are many."""
+    shown = page.rows if page.summary is None else page.summary
+    header = list(map(str, shown.columns))
+    rows = [list(map(_cell, row, header)) for row in shown.head(MOST_ROWS).itertuples(index=False)]
+    return {"header": header, "rows": rows, "shown": len(shown), "count": len(page.rows)}
 
 
 def _cell(value: Any, column: str = "") -> str:

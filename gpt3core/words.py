@@ -49,8 +49,8 @@ def some(names: Sequence[str], most: int = 8) -> str:
 
 
 def number_of(many: int, what: str) -> str:
-    """1 run, 2 runs."""
-    return f"{many} {what}{'' if many == 1 else 's'}"
+    """1 run, 2,000 runs."""
+    return f"{many:,} {what}{'' if many == 1 else 's'}"
 
 
 def flops(value: float) -> str:

@@ -9,6 +9,7 @@ import dash
 from dash import dcc, html
 
 from dashboards import plan, summary, typed
+from dashboards.glossary import WORDS
 from dashboards.live import Live, View
 from dashboards.pages import fewshot, gallery, inputs, laws, runs, sweep, tables
 
@@ -28,6 +29,7 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             *gallery.figure(PICTURE),
             html.Dl(id="answer-lines"),
             html.Nav(id="answer-figures", className="figures", **{"aria-label": "figures"}),
+            html.Details([html.Summary("What the words mean"), _words()], className="words"),
         ]
     )
 
@@ -70,6 +72,13 @@ def _none_yet(live: Live, view: View) -> list[Any]:
         return [why]
     places = [part for page in (sweep, runs) for part in (" ", dcc.Link(page.TITLE, href=page.PATH))]
     return [why, html.P(["How it goes:", *places])]
+
+
+def _words() -> Any:
+    """The glossary."""
+    return html.Dl(
+        [part for word, meaning in WORDS.items() for part in (html.Dt(word), html.Dd(gallery.typeset(meaning)))]
+    )
 
 
 def _next(live: Live) -> list[Any]:

@@ -12,6 +12,7 @@ from dashboards import exports
 from dashboards.figures.look import CONFIG
 from dashboards.live import Live
 from dashboards.typeset import pieces
+from gpt3core.words import number_of
 
 if TYPE_CHECKING:
     from dashboards.figures.style import Page
@@ -82,7 +83,7 @@ def draw(
     whole = page.figure.to_plotly_json()
     now = [key, version, _axes(whole["layout"])]
     size = {"height": f"{whole['layout'].get('height', 560)}px"}
-    about = [*typeset(page.about), f" {len(page.rows):,} row{'s' * (len(page.rows) != 1)} behind it."]
+    about = [*typeset(page.about), f" {number_of(len(page.rows), 'row')} behind it."]
     code = code or exports.code(live.given, page.slug)
     drawn = _changed(whole) if was and was[::2] == now[::2] else whole
     return about, drawn, size, exports.row(page, live.shelf, name, code), now

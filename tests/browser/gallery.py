@@ -32,8 +32,8 @@ LADDER = ROOT / "tests" / "analysis" / "data" / "laptop_ladder.csv"
 MEASURED = (1e14, 2.976)  # FLOPs of the runs that were trained after the ladder, and the loss of the better one
 GADRE = ROOT / "tests" / "benchmarks" / "data" / "gadre2024_models.csv"
 OF_STORES, SWEEP, COMPARE = ("/runs", "/fewshot"), "/sweep", "/compare?A=rpj&B=rw_original"
-TALL = {SWEEP: 960, COMPARE: 1080, "/runs": 760}  # pixels, where not as SIZES has them
-LOWER = {SWEEP: ("h2:has(+ #sweep-timeline-about)", 1740)}  # what stands at the top of a second picture, and its pixels
+TALL = {"/": 980, SWEEP: 960, COMPARE: 1080, "/runs": 760}  # pixels, where not as SIZES has them
+LOWER = {SWEEP: ("h2:has(+ #sweep-timeline-about)", 1850)}  # what stands at the top of a second picture, and its pixels
 SIZES = {"": (1200, 800, "light"), "-phone": (390, 844, "dark")}
 ON_PHONES = ("/", "/plan")
 LOOK_MS, MOST_LOOKS = 3000, 12  # between looks at a page that is not ready

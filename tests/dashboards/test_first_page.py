@@ -102,7 +102,7 @@ def test_the_parameters_of_laws_are_greek_wherever_they_are_spelt(studied):
     groups = [
         ("", [t for _, found in summary.groups(studied, _nowhere) for t in found if t.title[:4] in ("Laws", "Expo")])
     ]
-    known = {"name": "", "title": "", "current": "index", "css": "", "colours": [], "runs": None}
+    known = {"name": "", "title": "", "current": "index", "css": "", "colours": [], "runs": None, "words": {}}
     drawn = {
         "pages": [style.Page(slug="s", title="", about="", figure=None, rows=None)],
         "drawn": {"s": ""},
@@ -215,6 +215,7 @@ def test_words_from_outside_are_text_in_every_place_of_a_template(studied, evil)
         "code": {"s": evil},
         "css": "",
         "colours": [[evil, evil]],
+        "words": {evil: evil},
         "runs": None,
     }
     cells = {"header": [evil, "run_id"], "rows": [[evil, evil]]}

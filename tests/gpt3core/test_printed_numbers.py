@@ -18,6 +18,7 @@ def test_numbers_are_printed_as_in_a_paper():
     assert words.powers(3e-4) == "3.00\u202f×\u202f10⁻⁴"
     assert words.powers(0.012) == "0.012"
     assert words.whole(65536) == "65,536"
+    assert (words.number_of(1, "step"), words.number_of(3302, "step")) == ("1 step", "3,302 steps")
 
 
 @given(st.floats(1e-30, 1e30))
