@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PATH, TITLE = "/compare", "Compare"
 STATE = pairs.STATE
 MULTIPLIER, FRONTIERS = "compare-multiplier", "compare-frontiers"
-FAST_SECONDS = 0.5  # between looks at a comparison that is under way
 ALONE = (
     "There are no two to compare: a store is compared by its sweeps, and this one has not two; a table by a column of "
     "few values, such as the data mixture."
@@ -54,7 +53,6 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             ),
             html.P(id="compare-said", role="status"),
             dcc.Store(id="compare-of"),
-            dcc.Interval(id="compare-tick", interval=1000 * FAST_SECONDS, disabled=True),
             html.Div(id="compare-words"),
             *gallery.figure(MULTIPLIER),
             *gallery.figure(FRONTIERS),
@@ -105,25 +103,24 @@ def _register_choice(app: Any, live: Live) -> None:
 
 def _register_comparison(app: Any, live: Live, done: Behind[Compared]) -> None:
     @app.callback(
-        *(dash.Output(name, what) for name, what in (("compare-of", "data"), ("compare-said", "children"))),
-        dash.Output("compare-tick", "disabled"),
+        dash.Output("compare-of", "data"),
+        *(dash.Output("compare-said", what) for what in ("children", "aria-busy")),
         *CHOSEN,
-        dash.Input("tick", "n_intervals"),
-        dash.Input("compare-tick", "n_intervals"),
+        *(dash.Input(clock, "n_intervals") for clock in ("tick", "hurry")),
         dash.State("compare-of", "data"),
         dash.State("compare-said", "children"),
     )
     def compared(by: str, a: str, b: str, _: int, __: int, of: Of | None, said: str) -> tuple[Any, ...]:
         if not live.view.number and not live.view.problem:
-            return dash.no_update, "Reading the runs.", True
+            return dash.no_update, "Reading the runs.", False
         if a == b:
-            return dash.no_update, "A and B are the same: choose another.", True
+            return dash.no_update, "A and B are the same: choose another.", False
         asked = pairs.settings(live.given, live.root, Pair(by=by, a=a, b=b))
         found = done.ask((by, a, b), live.view.number, lambda: pairs.compare(asked))
         now = [found.of, by, a, b]
         told = progress(found, "" if of is None else f"{of[3]} against {of[2]}")
         ready = found.value is not None and of != now
-        return now if ready else dash.no_update, told if told != said else dash.no_update, found.done
+        return now if ready else dash.no_update, told if told != said else dash.no_update, not found.done
 
 
 def progress(found: Found[Compared], shown: str) -> str:

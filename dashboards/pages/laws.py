@@ -33,7 +33,6 @@ LOOKS = {"axes": AXES, "beside": BESIDE}  # of a figure, how it is drawn
 MOST_MARKS = 5  # of the slider that are named: a phone has room for these
 BELOW = "residuals"  # the figure below each other one
 UNFITTED, OLDER = "unfitted", "older"  # classes of what follows the fit: there is none; it is another one's
-FAST_SECONDS = 0.5  # between looks at a fit that is under way
 NO_CUT = "No cut leaves runs enough below it and above it: nothing can be foretold and measured."
 EMPTY = "These runs have no loss that a law could be of."
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in refit.STATE)
@@ -47,7 +46,6 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             _choices(state),
             html.P(id="laws-said", role="status"),
             dcc.Store(id="laws-of"),
-            dcc.Interval(id="laws-tick", interval=1000 * FAST_SECONDS, disabled=True),
             html.Div(_shown(state), id="laws-shown", className=UNFITTED),
         ]
     )
@@ -172,12 +170,11 @@ class Desk:
 
 def _register_fit(app: Any, desk: Desk) -> None:
     @app.callback(
-        *(dash.Output(name, what) for name, what in (("laws-of", "data"), ("laws-said", "children"))),
-        dash.Output("laws-tick", "disabled"),
+        dash.Output("laws-of", "data"),
+        *(dash.Output("laws-said", what) for what in ("children", "aria-busy")),
         dash.Output("laws-shown", "className"),
         *CHOSEN,
-        dash.Input("tick", "n_intervals"),
-        dash.Input("laws-tick", "n_intervals"),
+        *(dash.Input(clock, "n_intervals") for clock in ("tick", "hurry")),
         dash.State("laws-of", "data"),
         dash.State("laws-said", "children"),
     )
@@ -188,7 +185,7 @@ def _register_fit(app: Any, desk: Desk) -> None:
         if view.study is None:
             if said == view.waiting:
                 raise dash.exceptions.PreventUpdate
-            return dash.no_update, view.waiting, True, UNFITTED
+            return dash.no_update, view.waiting, False, UNFITTED
         found = desk.ask(view, state)
         now = [found.of, state]
         parts = [f"{sentence}." for sentence in refit.unread(state, view.study)]
@@ -196,7 +193,7 @@ def _register_fit(app: Any, desk: Desk) -> None:
         told = " ".join(part for part in parts if part)
         ready = found.value is not None and of != now
         shown = "" if ready or of == now else UNFITTED if of is None else OLDER
-        return now if ready else dash.no_update, told if told != said else dash.no_update, found.done, shown
+        return now if ready else dash.no_update, told if told != said else dash.no_update, not found.done, shown
 
 
 def progress(found: Any, state: Mapping[str, str], shown: Fit | None) -> str:

@@ -2,11 +2,14 @@
 
 The address holds all that a page shows: whoever opens it sees the same. A change of an input with an id
 ``{"state": NAME}`` replaces the address (assets/address.js), so that "back" leads to the page before, as it was left.
+The clock (assets/clock.js) is ``tick``, an input of whatever follows the store, and ``hurry`` of what is made behind a
+page, while an element of the page says by aria-busy that something is.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +27,7 @@ from dashboards.pages.inputs import LONGEST
 from gpt3core.hints import nearest
 
 TICK_SECONDS = 2.0
+HURRY_SECONDS = 0.5
 PAGES: tuple[ModuleType, ...] = (
     answer,
     laws,
@@ -35,7 +39,8 @@ PAGES: tuple[ModuleType, ...] = (
 )
 MOST_WORDS = 100  # values in an address
 IN_VAIN = "Not taken from the address: "
-HEAD = '<meta name="viewport" content="width=device-width"><script type="application/json" id="colours">{}</script>'
+HEAD = '<meta name="viewport" content="width=device-width">'
+DATA = '<script type="application/json" id="{}">{}</script>'  # for assets
 
 
 def app(live: Live) -> Any:
@@ -43,12 +48,20 @@ def app(live: Live) -> Any:
     folder = Path(__file__).resolve().parent.parent / "assets"
     made = dash.Dash("isoflop", title="isoflop", update_title="", assets_folder=str(folder))
     made.config.suppress_callback_exceptions = True  # a page's components are there while it is shown
-    made.index_string = made.index_string.replace("</head>", f"{HEAD.format(json.dumps(COLOURS))}</head>")
-    made.layout = _frame
+    clock = {"app": secrets.token_hex(8), "every": TICK_SECONDS, "hurried": HURRY_SECONDS}
+    data = "".join(DATA.format(name, json.dumps(of)) for name, of in (("colours", COLOURS), ("clock", clock)))
+    made.index_string = made.index_string.replace("</head>", f"{HEAD}{data}</head>")
+    made.layout = lambda: _frame(live)
     _register(made, live)
+    made.server.get("/beat")(lambda: {"app": clock["app"], **standing(live.view)})
     for page in PAGES:
         page.register(made, live)
     return made
+
+
+def standing(view: View) -> dict[str, str]:
+    """The lines above every page."""
+    return {"name": f"isoflop: {view.name}" if view.name else "isoflop", "said": said(view)}
 
 
 def said(view: View) -> str:
@@ -90,7 +103,8 @@ def taken(page: ModuleType, live: Live, search: str) -> tuple[dict[str, str], st
     return {**state, **{name: page.STATE[name] for name in unread}}, said + end
 
 
-def _frame() -> Any:
+def _frame(live: Live) -> Any:
+    now = standing(live.view)
     return html.Div(
         [
             dcc.Location(id="url", refresh=False),
@@ -98,11 +112,11 @@ def _frame() -> Any:
             dcc.Store(id="defaults", data={}),
             dcc.Store(id="written"),
             html.Header(
-                [html.H1("isoflop", id="name"), html.Nav(id="nav"), html.P("starting", id="state", role="status")]
+                [html.H1(now["name"], id="name"), html.Nav(id="nav"), html.P(now["said"], id="state", role="status")]
             ),
             html.P(id="unread", className="warning", role="alert"),
             html.Main(id="page"),
-            dcc.Interval(id="tick", interval=1000 * TICK_SECONDS),
+            *(dcc.Interval(id=name, disabled=True) for name in ("tick", "hurry")),
         ]
     )
 
@@ -139,15 +153,3 @@ def _register(made: Any, live: Live) -> None:
             return html.P("There is no such page: the links above lead to those that there are."), nav, "", {}
         chosen, wrong = taken(page, live, search)
         return page.layout(live, chosen), nav, wrong, page.STATE
-
-    @made.callback(
-        *(dash.Output(name, "children") for name in ("name", "state")),
-        dash.Input("tick", "n_intervals"),
-        *(dash.State(name, "children") for name in ("name", "state")),
-    )
-    def state(_: int | None, *was: str) -> tuple[str, str]:
-        view = live.view
-        now = (f"isoflop: {view.name}" if view.name else "isoflop", said(view))
-        if now == was:
-            raise dash.exceptions.PreventUpdate
-        return now

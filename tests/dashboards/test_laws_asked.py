@@ -37,7 +37,7 @@ def answered(app, state, of, said):
     outputs = [dict(zip(("id", "property"), part.split("."), strict=True)) for part in key.strip(".").split("...")]
     values = {**refit.STATE, **state}
     inputs = [{"id": {"state": name}, "property": "value", "value": value} for name, value in values.items()]
-    inputs += [{"id": name, "property": "n_intervals", "value": 0} for name in ("tick", "laws-tick")]
+    inputs += [{"id": name, "property": "n_intervals", "value": 0} for name in ("tick", "hurry")]
     body = {"output": key, "outputs": outputs, "inputs": inputs, "changedPropIds": ["tick.n_intervals"]}
     body["state"] = [
         {"id": "laws-of", "property": "data", "value": of},
@@ -54,7 +54,7 @@ def ask(app, state, of=None, said=""):
     if not found:
         return of, said, True
     get = lambda name, what, kept: found.get(name, {}).get(what, kept)  # noqa: E731
-    return get("laws-of", "data", of), get("laws-said", "children", said), found["laws-tick"]["disabled"]
+    return get("laws-of", "data", of), get("laws-said", "children", said), not found["laws-said"]["aria-busy"]
 
 
 def settled(app, state):
