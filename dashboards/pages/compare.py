@@ -11,7 +11,7 @@ from dash import dcc, html
 from dashboards import exports, pairs, typed
 from dashboards.behind import Behind, Found
 from dashboards.live import Live
-from dashboards.pages import gallery, inputs
+from dashboards.pages import gallery, inplace, inputs
 from dashboards.pairs import Pair
 from gpt3core.errors import StoreError, UsageError
 
@@ -148,15 +148,15 @@ def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
     def command(by: str, a: str, b: str) -> str:
         return typed.command("analysis.compare", pairs.settings(live.given, live.root, Pair(by=by, a=a, b=b)))
 
-    @app.callback(dash.Output("compare-words", "children"), dash.Input("compare-of", "data"))
-    def said(of: Of) -> list[Any]:
+    @app.callback(inplace.output("compare-words"), dash.Input("compare-of", "data"))
+    def said(of: Of) -> str:
         from analysis.output import comparison as words
 
         parts = []
         for _, found in shown(of):
             sentences = [html.Li(gallery.typeset(line)) for line in words.sentences(found)]
             parts += [html.H2(gallery.typeset(words.title(found))), html.Ul(sentences)]
-        return parts
+        return inplace.said(parts)
 
     @app.callback(*gallery.outputs(MULTIPLIER), dash.Input("compare-of", "data"), gallery.shown(MULTIPLIER))
     def multiplier(of: Of, was: list[Any] | None) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from analysis.settings import COMPUTES, COUNTS
 from dashboards import exports, refit
 from dashboards.behind import Behind
 from dashboards.live import Live, View
-from dashboards.pages import gallery, inputs, tables
+from dashboards.pages import gallery, inplace, inputs, tables
 from dashboards.refit import STARTED, Choice, Cut, Fit
 from gpt3core.errors import UsageError
 from gpt3core.words import flops, number_of, powers
@@ -252,7 +252,8 @@ def _register_figures(app: Any, desk: Desk) -> None:
         return _drawn(desk, RESIDUALS, fit, page, of, axes, STATE["beside"], was)
 
     @app.callback(
-        *(dash.Output(name, "children") for name in ("laws-answer", "laws-out", "laws-command")),
+        inplace.output("laws-answer"),
+        *(dash.Output(name, "children") for name in ("laws-out", "laws-command")),
         dash.Input("laws-of", "data"),
     )
     def words(of: Of | None) -> tuple[Any, ...]:
@@ -260,7 +261,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
         assert of is not None
         steps = refit.choice(of[1]).left_out
         out = [html.Li(f"{step.reason}: {', '.join(step.runs)}") for step in steps]
-        return _answer(fit, desk.live), out, refit.command(fit.asked)
+        return inplace.said(_answer(fit, desk.live)), out, refit.command(fit.asked)
 
 
 def chosen_page(fit: Fit, slug: str) -> Page | None:

@@ -11,7 +11,7 @@ from dash import dcc, html
 from dashboards import exports, plan
 from dashboards.behind import Behind, Found
 from dashboards.live import Live, View
-from dashboards.pages import gallery, inputs, tables
+from dashboards.pages import gallery, inplace, inputs, tables
 from dashboards.plan import Asked, Outlook
 from gpt3core.words import number_of
 
@@ -26,7 +26,7 @@ STATE = plan.STATE
 FIGURE = "plan-figure"
 MARKS = {-1: "1/10", 0: "1x", 1: "10x", 2: "100x", 3: "1000x", 4: "10⁴x"}  # of the highest-compute run
 OF_SLIDERS = ("compute", "largest")
-SAID = ("wrong", "answer", "why", "next")
+SAID = ("answer", "why", "next")
 DRAWING = "The laws are drawn anew, for their intervals."
 
 
@@ -86,7 +86,8 @@ def register(app: Any, live: Live) -> None:
     asked = (*(dash.Input({"state": name}, "value") for name in STATE), *clocks)
 
     @app.callback(
-        *(dash.Output(f"plan-{name}", "children") for name in SAID),
+        dash.Output("plan-wrong", "children"),
+        *(inplace.output(f"plan-{name}") for name in SAID),
         dash.Output("plan-answer", "aria-busy"),
         dash.Output("plan-said", "data"),
         *asked,
@@ -96,7 +97,8 @@ def register(app: Any, live: Live) -> None:
         now, busy, parts = _said(planner, live.view, _state(values))
         if now == values[-1]:
             raise dash.exceptions.PreventUpdate
-        return (*parts(), busy, now)
+        wrong, *told = parts()
+        return (wrong, *map(inplace.said, told), busy, now)
 
     @app.callback(*gallery.outputs(FIGURE), *asked, gallery.shown(FIGURE))
     def draw(*values: Any) -> tuple[Any, ...]:

@@ -102,10 +102,10 @@ def test_no_word_of_an_address_but_a_name_that_is_there_is_in_the_command(served
     run, reason = studied.table.run_id.iloc[0], "x\r\nrm -rf ~ #\x1b[2J`id`"
     of, _ = settled(app, {"out": refit.left_out_text((LeftOut(reason=reason, runs=(run, "$(id)")),))})
     key = next(key for key in app.callback_map if "laws-command" in key)
-    names = ("laws-answer", "laws-out", "laws-command")
+    places = {"laws-answer": "data-said", "laws-out": "children", "laws-command": "children"}
     body = {
         "output": key,
-        "outputs": [{"id": name, "property": "children"} for name in names],
+        "outputs": [{"id": name, "property": what} for name, what in places.items()],
         "inputs": [{"id": "laws-of", "property": "data", "value": of}],
         "changedPropIds": ["laws-of.data"],
     }
