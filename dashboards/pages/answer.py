@@ -11,7 +11,7 @@ from dash import dcc, html
 from dashboards import plan, summary, typed
 from dashboards.glossary import WORDS
 from dashboards.live import Live, View
-from dashboards.pages import fewshot, gallery, inputs, laws, runs, sweep, tables
+from dashboards.pages import fewshot, gallery, inplace, inputs, laws, runs, sweep, tables
 
 if TYPE_CHECKING:
     from analysis.output.answer import Spelt
@@ -38,7 +38,7 @@ def register(app: Any, live: Live) -> None:
     """Sentences and picture follow the study."""
 
     @app.callback(
-        *(dash.Output(f"answer-{part}", "children") for part in ("lead", "lines", "figures")),
+        *(inplace.output(f"answer-{part}") for part in ("lead", "lines", "figures")),
         *gallery.outputs(PICTURE),
         dash.Input("tick", "n_intervals"),
         gallery.shown(PICTURE),
@@ -49,9 +49,9 @@ def register(app: Any, live: Live) -> None:
         drawn = gallery.draw(live, PICTURE, picture, view.number, was)
         lead, lines = _sentences(live, view)
         return (
-            lead if view.study is not None else _none_yet(live, view),
-            lines,
-            [dcc.Link(page.title, href=_href(view, page.slug)) for page in view.pages],
+            inplace.said(lead if view.study is not None else _none_yet(live, view)),
+            inplace.said(lines),
+            inplace.said([dcc.Link(page.title, href=_href(view, page.slug)) for page in view.pages]),
             *drawn,
         )
 

@@ -11,7 +11,7 @@ from dash import dcc, html
 from dashboards import exports, pairs, typed
 from dashboards.behind import Behind, Found
 from dashboards.live import Live
-from dashboards.pages import gallery, inputs
+from dashboards.pages import gallery, inplace, inputs
 from dashboards.pairs import Pair
 from gpt3core.errors import StoreError, UsageError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PATH, TITLE = "/compare", "Compare"
 STATE = pairs.STATE
 MULTIPLIER, FRONTIERS = "compare-multiplier", "compare-frontiers"
-FAST_SECONDS = 0.5  # between looks at a comparison that is under way
 ALONE = (
     "There are no two to compare: a store is compared by its sweeps, and this one has not two; a table by a column of "
     "few values, such as the data mixture."
@@ -54,7 +53,6 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             ),
             html.P(id="compare-said", role="status"),
             dcc.Store(id="compare-of"),
-            dcc.Interval(id="compare-tick", interval=1000 * FAST_SECONDS, disabled=True),
             html.Div(id="compare-words"),
             html.H2("Compute multiplier"),
             *gallery.figure(MULTIPLIER),
@@ -107,11 +105,10 @@ def _register_choice(app: Any, live: Live) -> None:
 
 def _register_comparison(app: Any, live: Live, done: Behind[Compared]) -> None:
     @app.callback(
-        *(dash.Output(name, what) for name, what in (("compare-of", "data"), ("compare-said", "children"))),
-        dash.Output("compare-tick", "disabled"),
+        dash.Output("compare-of", "data"),
+        *(dash.Output("compare-said", what) for what in ("children", "aria-busy")),
         *CHOSEN,
-        dash.Input("tick", "n_intervals"),
-        dash.Input("compare-tick", "n_intervals"),
+        *(dash.Input(clock, "n_intervals") for clock in ("tick", "hurry")),
         dash.State("compare-of", "data"),
         dash.State("compare-said", "children"),
     )
@@ -119,15 +116,15 @@ def _register_comparison(app: Any, live: Live, done: Behind[Compared]) -> None:
         by: str, a: str, b: str, _: int | None, __: int | None, of: Of | None, said: str | None
     ) -> tuple[Any, ...]:
         if not live.view.number and not live.view.problem:
-            return dash.no_update, "Reading the runs.", True
+            return dash.no_update, "Reading the runs.", False
         if a == b:
-            return dash.no_update, "A and B are the same: choose another.", True
+            return dash.no_update, "A and B are the same: choose another.", False
         asked = pairs.settings(live.given, live.root, Pair(by=by, a=a, b=b))
         found = done.ask((by, a, b), live.view.number, lambda: pairs.compare(asked))
         now = [found.of, by, a, b]
         told = progress(found, "" if of is None else f"{of[3]} against {of[2]}")
         ready = found.value is not None and of != now
-        return now if ready else dash.no_update, told if told != said else dash.no_update, found.done
+        return now if ready else dash.no_update, told if told != said else dash.no_update, not found.done
 
 
 def progress(found: Found[Compared], shown: str) -> str:
@@ -155,15 +152,15 @@ def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
     def command(by: str, a: str, b: str) -> str:
         return typed.command("analysis.compare", pairs.settings(live.given, live.root, Pair(by=by, a=a, b=b)))
 
-    @app.callback(dash.Output("compare-words", "children"), dash.Input("compare-of", "data"))
-    def said(of: Of | None) -> list[Any]:
+    @app.callback(inplace.output("compare-words"), dash.Input("compare-of", "data"))
+    def said(of: Of | None) -> str:
         from analysis.output import comparison as words
 
         parts = []
         for _, found in shown(of)[1]:
             sentences = [html.Li(gallery.typeset(line)) for line in words.sentences(found)]
             parts += [html.H2(gallery.typeset(words.title(found))), html.Ul(sentences)]
-        return parts
+        return inplace.said(parts)
 
     @app.callback(*gallery.outputs(MULTIPLIER), dash.Input("compare-of", "data"), gallery.shown(MULTIPLIER))
     def multiplier(of: Of | None, was: gallery.Shown | None) -> tuple[Any, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -11,6 +14,7 @@ from dash import dcc, html
 from dashboards import exports
 from dashboards.figures.look import CONFIG
 from dashboards.live import Live
+from dashboards.pages import inplace
 from dashboards.typeset import pieces
 from gpt3core.words import number_of
 
@@ -40,7 +44,7 @@ def outputs(name: str) -> tuple[Any, ...]:
             (f"{name}-about", "children"),
             (name, "figure"),
             (name, "style"),
-            (f"{name}-exports", "children"),
+            (f"{name}-exports", "data-said"),
             (f"{name}-shown", "data"),
         )
     )
@@ -77,16 +81,27 @@ def draw(
     key = None if page is None else [page.slug, of]
     if was is not None and was[:2] == [key, version]:
         raise dash.exceptions.PreventUpdate
-    if page is None or not page.figure.data:  # which says why
+    whole = {"data": []} if page is None else page.figure.to_plotly_json()
+    if page is None or not whole["data"]:  # which says why
         about = [] if page is None else typeset(page.about)
-        return about, {"data": [], "layout": {}}, HIDDEN, [], [key, version, []]
-    whole = page.figure.to_plotly_json()
+        return about, {"data": [], "layout": {}}, HIDDEN, inplace.said([]), [key, version, []]
     now = [key, version, _axes(whole["layout"])]
+    whole["layout"].setdefault("legend", {})["uirevision"] = json.dumps(key)  # what is hidden there stays so
+    _tell_apart(whole["data"])
     size = {"height": f"{whole['layout'].get('height', 560)}px"}
     about = [*typeset(page.about), f" {number_of(len(page.rows), 'row')} behind it."]
     code = code or exports.code(live.given, page.slug)
     drawn = _changed(whole) if was and was[::2] == now[::2] else whole
-    return about, drawn, size, exports.row(page, live.shelf, name, code), now
+    return about, drawn, size, inplace.said([exports.row(page, live.shelf, name, code)]), now
+
+
+def _tell_apart(traces: list[dict[str, Any]]) -> None:
+    """Name each trace for the browser: by its place alone another one would be hidden where one comes before it."""
+    seen: Counter[str] = Counter()
+    for trace in traces:
+        name = f"{zlib.crc32(json.dumps([trace.get('legendgroup'), trace.get('name')]).encode()):08x}"
+        trace["uid"] = f"{name}-{seen[name]}"  # part of a selector of CSS
+        seen[name] += 1
 
 
 def _is_axis(name: str) -> bool:

@@ -16,7 +16,7 @@ from analysis.settings import COMPUTES, COUNTS
 from dashboards import exports, refit
 from dashboards.behind import Behind
 from dashboards.live import Live, View
-from dashboards.pages import gallery, inputs, tables
+from dashboards.pages import gallery, inplace, inputs, tables
 from dashboards.refit import STARTED, Choice, Cut, Fit
 from gpt3core.errors import UsageError
 from gpt3core.words import flops, number_of, powers
@@ -34,7 +34,6 @@ LOOKS = {"axes": AXES, "beside": BESIDE}  # of a figure, how it is drawn
 MOST_MARKS = 5  # of the slider that are named: a phone has room for these
 BELOW = "residuals"  # the figure below each other one
 UNFITTED, OLDER = "unfitted", "older"  # classes of what follows the fit: there is none; it is another one's
-FAST_SECONDS = 0.5  # between looks at a fit that is under way
 NO_CUT = "No cut leaves runs enough below it and above it: nothing can be foretold and measured."
 EMPTY = "These runs have no loss that a law could be of."
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in refit.STATE)
@@ -49,7 +48,6 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             _choices(state),
             html.P(id="laws-said", role="status"),
             dcc.Store(id="laws-of"),
-            dcc.Interval(id="laws-tick", interval=1000 * FAST_SECONDS, disabled=True),
             html.Div(_shown(state), id="laws-shown", className=UNFITTED),
         ]
     )
@@ -174,13 +172,12 @@ class Desk:
 
 def _register_fit(app: Any, desk: Desk) -> None:
     @app.callback(
-        *(dash.Output(name, what) for name, what in (("laws-of", "data"), ("laws-said", "children"))),
-        dash.Output("laws-tick", "disabled"),
+        dash.Output("laws-of", "data"),
+        *(dash.Output("laws-said", what) for what in ("children", "aria-busy")),
         dash.Output("laws-shown", "className"),
         *CHOSEN,
         *(dash.Input({"state": name}, "value") for name in ("figure", "cut")),
-        dash.Input("tick", "n_intervals"),
-        dash.Input("laws-tick", "n_intervals"),
+        *(dash.Input(clock, "n_intervals") for clock in ("tick", "hurry")),
         dash.State("laws-of", "data"),
         dash.State("laws-said", "children"),
     )
@@ -193,7 +190,7 @@ def _register_fit(app: Any, desk: Desk) -> None:
         if view.study is None:
             if said == view.waiting:
                 raise dash.exceptions.PreventUpdate
-            return dash.no_update, view.waiting, True, UNFITTED
+            return dash.no_update, view.waiting, False, UNFITTED
         found = desk.ask(view, state)
         now = [found.of, state]
         wrong = [*refit.unread(state, view.study), *unfound(found.value, slug or "", cut or "")]
@@ -202,7 +199,7 @@ def _register_fit(app: Any, desk: Desk) -> None:
         told = " ".join(part for part in parts if part)
         ready = found.value is not None and of != now
         shown = "" if ready or of == now else UNFITTED if of is None else OLDER
-        return now if ready else dash.no_update, told if told != said else dash.no_update, found.done, shown
+        return now if ready else dash.no_update, told if told != said else dash.no_update, not found.done, shown
 
 
 def unfound(fit: Fit | None, slug: str, cut: str) -> list[str]:
@@ -269,7 +266,8 @@ def _register_figures(app: Any, desk: Desk) -> None:
         return _drawn(desk, RESIDUALS, fit, page, of, axes, STATE["beside"], was)
 
     @app.callback(
-        *(dash.Output(name, "children") for name in ("laws-answer", "laws-out", "laws-command")),
+        inplace.output("laws-answer"),
+        *(dash.Output(name, "children") for name in ("laws-out", "laws-command")),
         dash.Input("laws-of", "data"),
     )
     def words(of: Of | None) -> tuple[Any, ...]:
@@ -277,7 +275,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
         assert of is not None
         steps = refit.choice(of[1]).left_out
         out = [html.Li(f"{step.reason}: {', '.join(step.runs)}") for step in steps]
-        return _answer(fit, desk.live), out, refit.command(fit.asked)
+        return inplace.said(_answer(fit, desk.live)), out, refit.command(fit.asked)
 
 
 def chosen_page(fit: Fit, slug: str) -> Page | None:

@@ -13,7 +13,7 @@ from dash import dcc, html
 from dashboards import one_run, side_by_side
 from dashboards.live import Live
 from dashboards.one_run import OneRun
-from dashboards.pages import gallery, written
+from dashboards.pages import gallery, inplace, written
 from dashboards.pages.tables import table
 from dashboards.side_by_side import Line, SideBySide
 from gpt3core.errors import StoreError
@@ -40,11 +40,10 @@ def layout(state: Mapping[str, str]) -> list[Any]:
 
 
 def register(app: Any, live: Live, runs: RunTable) -> None:
-    """Both follow the address and the store."""
+    """Both follow the address and the store; what was chosen or opened is let go of by assets/inplace.js."""
     _register_beside(app, live, runs)
     _register_one(app, live, runs)
     _register_curve(app, live, runs)
-    _register_closing(app)
     written.register(app, live, runs)
 
 
@@ -57,7 +56,7 @@ def links(words: str) -> list[Any]:
 
 def _register_beside(app: Any, live: Live, runs: RunTable) -> None:
     @app.callback(
-        dash.Output("runs-beside", "children"),
+        inplace.output("runs-beside"),
         dash.Output("runs-compared", "data"),
         dash.Input({"state": "chosen"}, "value"),
         dash.Input("tick", "n_intervals"),
@@ -68,13 +67,12 @@ def _register_beside(app: Any, live: Live, runs: RunTable) -> None:
         now = list(one_run.names((chosen or "").split(","), known))
         if was == now:  # asked at every tick, for a large store is read in pieces
             raise dash.exceptions.PreventUpdate
-        return _chosen(live.root, *now), now
+        return inplace.said(_chosen(live.root, *now)), now
 
 
 def _register_one(app: Any, live: Live, runs: RunTable) -> None:
     @app.callback(
-        dash.Output("runs-one", "children"),
-        dash.Output("runs-told", "children"),
+        *(inplace.output(name) for name in ("runs-one", "runs-told")),
         dash.Output("runs-opened", "data"),
         dash.Input({"state": "run"}, "value"),
         dash.Input("tick", "n_intervals"),
@@ -87,9 +85,9 @@ def _register_one(app: Any, live: Live, runs: RunTable) -> None:
         if was == now:
             raise dash.exceptions.PreventUpdate
         if row is None:
-            return [html.P(_nobody(run_id))] if run_id else [], [], now
+            return inplace.said([html.P(_nobody(run_id))] if run_id else []), inplace.said([]), now
         run = one_run.read(live.root, row)
-        return _opened(run), _told(run), now
+        return inplace.said(_opened(run)), inplace.said(_told(run)), now
 
     @app.callback(dash.Output("runs-commands", "children"), dash.Input("runs-opened", "data"))
     def commands(now: list[str] | None) -> list[Any]:
@@ -132,30 +130,6 @@ def _register_curve(app: Any, live: Live, runs: RunTable) -> None:
         return gallery.draw(live, CURVE, page, version, was, code=code, of=run_id)
 
 
-def _register_closing(app: Any) -> None:
-    """What was chosen or opened can be let go of at once."""
-
-    @app.callback(
-        dash.Output({"state": "chosen"}, "value"),
-        dash.Input("runs-clear", "n_clicks"),
-        prevent_initial_call=True,
-    )
-    def clear(clicks: int | None) -> str:
-        if not clicks:  # the button has just come
-            raise dash.exceptions.PreventUpdate
-        return ""
-
-    @app.callback(
-        dash.Output({"state": "run"}, "value"),
-        dash.Input("runs-close", "n_clicks"),
-        prevent_initial_call=True,
-    )
-    def close(clicks: int | None) -> str:
-        if not clicks:
-            raise dash.exceptions.PreventUpdate
-        return ""
-
-
 def _nobody(name: str) -> str:
     return printable(f"No run of this store is called {name:.80}.")
 
@@ -166,7 +140,7 @@ def _chosen(root: Path, there: list[str], unknown: list[str]) -> list[Any]:
     if len(unknown) > 3:
         parts.append(html.P(f"Nor are there {len(unknown) - 3:,} others that are chosen."))
     if there or unknown:
-        parts.append(html.Button("choose none", id="runs-clear"))
+        parts.append(html.Button("choose none", **{"data-clear": "chosen"}))
     if len(there) == 1:
         parts.append(
             html.P(f"{there[0]} is chosen; with another one their configurations are shown beside each other.")
@@ -206,7 +180,7 @@ def _line(line: Line) -> list[Any]:
 
 def _opened(run: OneRun) -> list[Any]:
     """A run: its facts, and what it met."""
-    parts: list[Any] = [html.H2(run.row.run_id), html.Button("close", id="runs-close")]
+    parts: list[Any] = [html.H2(run.row.run_id), html.Button("close", **{"data-clear": "run"})]
     parts += [html.P(word, className="warning") for word in (run.row.note, run.problem) if word]
     parts.append(html.Dl([html.Div([html.Dt(name), html.Dd(shown)]) for name, shown in run.facts], className="facts"))
     parts.append(html.P(["Its curve, every step: ", *links(f"run_id={run.row.run_id}")]))

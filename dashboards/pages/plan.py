@@ -11,7 +11,7 @@ from dash import dcc, html
 from dashboards import exports, plan
 from dashboards.behind import Behind, Found
 from dashboards.live import Live, View
-from dashboards.pages import gallery, inputs, tables
+from dashboards.pages import gallery, inplace, inputs, tables
 from dashboards.plan import Asked, Outlook
 from gpt3core.words import number_of
 from sweeps.watching.words import printable
@@ -25,11 +25,10 @@ PATH, TITLE = "/plan", "Plan"
 STATE = plan.STATE
 Text: TypeAlias = str | None
 Fields: TypeAlias = tuple[Text, Text, Text, Text, Text, Text]  # the values of STATE
-TICK_MS = 500  # between looks at what is made behind the page
 FIGURE = "plan-figure"
 MARKS = {-1: "1/10", 0: "1×", 1: "10×", 2: "100×", 3: "1000×", 4: "10⁴×"}  # of the highest-compute run
 OF_SLIDERS = ("compute", "largest")
-SAID = ("wrong", "answer", "why", "next")
+SAID = ("answer", "why", "next")
 DRAWING = "The laws are drawn anew, for their intervals."
 
 
@@ -78,7 +77,6 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
             html.H2("What to run before it"),
             html.Div(id="plan-next"),
             dcc.Store(id="plan-said"),
-            dcc.Interval(id="plan-tick", interval=TICK_MS),
         ]
     )
 
@@ -86,22 +84,26 @@ def layout(live: Live, state: Mapping[str, str]) -> Any:
 def register(app: Any, live: Live) -> None:
     """Sentences and figure follow the inputs, the study, and what is made behind the page."""
     planner = Planner(live)
-    asked = (*(dash.Input({"state": name}, "value") for name in STATE), dash.Input("plan-tick", "n_intervals"))
+    clocks = (dash.Input(clock, "n_intervals") for clock in ("tick", "hurry"))
+    asked = (*(dash.Input({"state": name}, "value") for name in STATE), *clocks)
 
     @app.callback(
-        *(dash.Output(f"plan-{name}", "children") for name in SAID),
+        dash.Output("plan-wrong", "children"),
+        *(inplace.output(f"plan-{name}") for name in SAID),
+        dash.Output("plan-answer", "aria-busy"),
         dash.Output("plan-said", "data"),
         *asked,
         dash.State("plan-said", "data"),
     )
-    def say(*values: *tuple[*Fields, int | None, list[Any] | None]) -> tuple[Any, ...]:
-        now, parts = _said(planner, live.view, _state(values))
+    def say(*values: *tuple[*Fields, int | None, int | None, list[Any] | None]) -> tuple[Any, ...]:
+        now, busy, parts = _said(planner, live.view, _state(values))
         if now == values[-1]:
             raise dash.exceptions.PreventUpdate
-        return (*parts(), now)
+        wrong, *told = parts()
+        return (wrong, *map(inplace.said, told), busy, now)
 
     @app.callback(*gallery.outputs(FIGURE), *asked, gallery.shown(FIGURE))
-    def draw(*values: *tuple[*Fields, int | None, gallery.Shown | None]) -> tuple[Any, ...]:
+    def draw(*values: *tuple[*Fields, int | None, int | None, gallery.Shown | None]) -> tuple[Any, ...]:
         view, state = live.view, _state(values)
         found = None if view.study is None or view.study.table.empty else planner.outlook(view, view.study)
         if found is None or (known := found.value) is None:
@@ -159,17 +161,17 @@ def _code(live: Live, compute: float) -> str:
 # ------------------------------------------------------------------------------------------------------------ sentences
 
 
-def _said(planner: Planner, view: View, state: Mapping[str, str]) -> tuple[list[Any], Any]:
-    """What is said, in short, and the function that spells it out: nothing is made that the browser has."""
+def _said(planner: Planner, view: View, state: Mapping[str, str]) -> tuple[list[Any], bool, Any]:
+    """What is said, in short, whether more comes, and what spells it out: nothing is made that the browser has."""
     study = view.study
     if study is None or study.table.empty:
         said = view.waiting if study is None else "No run passed the rules: there is nothing to plan by."
-        return [view.number, said], lambda: (said, [], [], [])
+        return [view.number, said], False, lambda: (said, [], [], [])
     known = planner.outlook(view, study)
     asked, wrong = plan.asked(state, plan.highest_compute(study if known.value is None else known.value.study))
     design = planner.design(known.of or view.number, asked)
     now = [known.of, repr(asked), wrong, known.problem, known.done, design.of, design.problem, design.done]
-    return now, lambda: _spelt(planner, asked, wrong, known, design)
+    return now, not (known.done and design.done), lambda: _spelt(planner, asked, wrong, known, design)
 
 
 def _spelt(

@@ -2,11 +2,14 @@
 
 The address holds all that a page shows: whoever opens it sees the same. A change of an input with an id
 ``{"state": NAME}`` replaces the address (assets/address.js), so that "back" leads to the page before, as it was left.
+The clock (assets/clock.js) is ``tick``, an input of whatever follows the store, and ``hurry`` of what is made behind a
+page, while an element of the page says by aria-busy that something is.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +30,7 @@ from gpt3core.hints import nearest
 from sweeps.watching.words import printable
 
 TICK_SECONDS = 2.0
+HURRY_SECONDS = 0.5
 PAGES: tuple[ModuleType, ...] = (
     answer,
     laws,
@@ -38,7 +42,8 @@ PAGES: tuple[ModuleType, ...] = (
 )
 MOST_WORDS = 100  # values in an address
 IN_VAIN = "Not taken from the address: "
-HEAD = '<meta name="viewport" content="width=device-width"><script type="application/json" id="colours">{}</script>'
+HEAD = '<meta name="viewport" content="width=device-width">'
+DATA = '<script type="application/json" id="{}">{}</script>'  # for assets
 
 
 def app(live: Live) -> Any:
@@ -47,12 +52,20 @@ def app(live: Live) -> Any:
     server = flask.Flask("isoflop", static_folder=None)  # else it hands out what is in ./static
     made = dash.Dash("isoflop", server=server, title="isoflop", update_title="", assets_folder=str(folder))
     made.config.suppress_callback_exceptions = True  # a page's components are there while it is shown
-    made.index_string = made.index_string.replace("</head>", f"{HEAD.format(json.dumps(COLOURS))}</head>")
-    made.layout = _frame
+    clock = {"app": secrets.token_hex(8), "every": TICK_SECONDS, "hurried": HURRY_SECONDS}
+    data = "".join(DATA.format(name, json.dumps(of)) for name, of in (("colours", COLOURS), ("clock", clock)))
+    made.index_string = made.index_string.replace("</head>", f"{HEAD}{data}</head>")
+    made.layout = lambda: _frame(live)
     _register(made, live)
+    made.server.get("/beat")(lambda: {"app": clock["app"], **standing(live.view)})
     for page in PAGES:
         page.register(made, live)
     return made
+
+
+def standing(view: View) -> dict[str, str]:
+    """The lines above every page."""
+    return {"name": f"isoflop: {view.name}" if view.name else "isoflop", "said": said(view)}
 
 
 def said(view: View) -> str:
@@ -96,7 +109,8 @@ def taken(page: ModuleType, live: Live, search: str) -> tuple[dict[str, str], st
     return {**state, **{name: page.STATE[name] for name in unread}}, said + end
 
 
-def _frame() -> Any:
+def _frame(live: Live) -> Any:
+    now = standing(live.view)
     return html.Div(
         [
             dcc.Location(id="url", refresh=False),
@@ -104,12 +118,12 @@ def _frame() -> Any:
             dcc.Store(id="defaults", data={}),
             dcc.Store(id="written"),
             html.Header(
-                [html.H1("isoflop", id="name"), html.Nav(id="nav"), html.P("starting", id="state", role="status")]
+                [html.H1(now["name"], id="name"), html.Nav(id="nav"), html.P(now["said"], id="state", role="status")]
             ),
             *(html.P(id=name, className="warning", role="alert") for name in ("unread", faults.PLACE)),
             dcc.Store(id=faults.SINCE),
             html.Main(id="page"),
-            dcc.Interval(id="tick", interval=1000 * TICK_SECONDS),
+            *(dcc.Interval(id=name, disabled=True) for name in ("tick", "hurry")),
         ]
     )
 
@@ -148,17 +162,12 @@ def _register(made: Any, live: Live) -> None:
         return page.layout(live, chosen), nav, wrong, page.STATE
 
     @made.callback(
-        *(dash.Output(name, "children") for name in ("name", "state", faults.PLACE)),
+        dash.Output(faults.PLACE, "children"),
         dash.Input("tick", "n_intervals"),
-        *(dash.State(name, "children") for name in ("name", "state", faults.PLACE)),
+        dash.State(faults.PLACE, "children"),
         dash.State(faults.SINCE, "data"),
     )
-    def state(
-        _: int | None, name: str | None, before: str | None, failed: str | None, since: float | None
-    ) -> tuple[Any, ...]:
-        view = live.view
-        now = (f"isoflop: {view.name}" if view.name else "isoflop", said(view))
-        over = bool(failed) and (since is None or time.monotonic() - since > faults.SHOWN_SECONDS)
-        if now == (name, before) and not over:
+    def forget(_: int | None, failed: str | None, since: float | None) -> str:
+        if not failed or (since is not None and time.monotonic() - since < faults.SHOWN_SECONDS):
             raise dash.exceptions.PreventUpdate
-        return (*now, "" if over else dash.no_update)
+        return ""

@@ -11,7 +11,7 @@ import dash
 from dash import dcc, html
 
 from dashboards.live import Live
-from dashboards.pages import gallery, inputs
+from dashboards.pages import gallery, inplace, inputs
 from dashboards.pages.tables import link, table
 from dashboards.watch import SHOWN, Past, Watch, Watched, sparkline
 from gpt3core.errors import StoreError
@@ -79,7 +79,7 @@ def register(app: Any, live: Live) -> None:
     @app.callback(
         dash.Output({"state": "sweep"}, "options"),
         dash.Output({"state": "sweep"}, "value"),
-        dash.Output("sweep-standing", "children"),
+        inplace.output("sweep-standing"),
         dash.Output("sweep-shown", "data"),
         dash.Input("tick", "n_intervals"),
         dash.Input({"state": "sweep"}, "value"),
@@ -94,8 +94,8 @@ def register(app: Any, live: Live) -> None:
         else:
             problem = "" if names else "This store has no sweeps yet: python sweeps/sizes.py starts one."
         name = chosen if chosen in names else _first(live, names)
-        body = drawn(watch.look(name)) if name else [html.P(problem)]
-        now = hashlib.sha256(repr(body).encode()).hexdigest()
+        body = inplace.said(drawn(watch.look(name)) if name else [html.P(problem)])
+        now = hashlib.sha256(body.encode()).hexdigest()
         same = [dash.no_update] * 3
         if (names, now) == (options, was):
             raise dash.exceptions.PreventUpdate

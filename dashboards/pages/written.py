@@ -14,7 +14,6 @@ from dashboards.live import Live
 from dashboards.pages import gallery, inputs
 from sweeps.watching.run_table import RunTable
 
-FAST_SECONDS = 0.5  # between looks at a text that is being written
 Asked: TypeAlias = Annotated[list[str], (str, str)]  # a run, and a prompt
 
 
@@ -33,7 +32,6 @@ def layout(state: Mapping[str, str]) -> Any:
             ),
             html.Div(id="runs-written", role="status"),
             dcc.Store(id="runs-asked"),
-            dcc.Interval(id="runs-write-tick", interval=1000 * FAST_SECONDS, disabled=True),
         ],
         id="runs-text",
         style=gallery.HIDDEN,
@@ -62,21 +60,20 @@ def register(app: Any, live: Live, runs: RunTable) -> None:
         return [run_id, prompt or ""]
 
     @app.callback(
-        dash.Output("runs-written", "children"),
-        dash.Output("runs-write-tick", "disabled"),
+        *(dash.Output("runs-written", what) for what in ("children", "aria-busy")),
         dash.Input("runs-asked", "data"),
         dash.Input({"state": "run"}, "value"),
-        dash.Input("runs-write-tick", "n_intervals"),
+        dash.Input("hurry", "n_intervals"),
     )
     def written(asked: Asked | None, run_id: str | None, _: int | None) -> tuple[Any, bool]:
         row = runs.view.row(run_id) if asked and asked[0] == run_id else None
         if row is None or asked is None:
-            return [], True
+            return [], False
         prompt = asked[1]
         found = texts.ask((row.run_id, prompt), 1, lambda: writing.write(live.root, row, prompt))
         if not found.done:
-            return html.P(f"It is being written, for {found.seconds:.0f} s by now."), False
+            return html.P(f"It is being written, for {found.seconds:.0f} s by now."), True
         if found.problem:
-            return html.P(found.problem, className="warning"), True
+            return html.P(found.problem, className="warning"), False
         assert found.value is not None
-        return [html.Pre([html.Strong(prompt), found.value.text]), *map(html.P, found.value.notes)], True
+        return [html.Pre([html.Strong(prompt), found.value.text]), *map(html.P, found.value.notes)], False

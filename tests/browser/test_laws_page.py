@@ -10,7 +10,7 @@ import pytest
 from analysis.settings import StudySettings
 from dashboards import app as dashboard
 from dashboards import live
-from dashboards.pages import compare, laws, shell
+from dashboards.pages import shell
 from dashboards.security import Door
 from tests.browser.test_report import CHROMIUM
 
@@ -45,12 +45,8 @@ def address(tmp_path_factory):
     following = live.Live(StudySettings(runs=str(path), bootstrap=5, law="chinchilla", rules=["none"]))
     following.look()
     with pytest.MonkeyPatch.context() as patch:
-        for module, name, seconds in (
-            (shell, "TICK_SECONDS", 0.5),
-            (laws, "FAST_SECONDS", 0.2),
-            (compare, "FAST_SECONDS", 0.2),
-        ):
-            patch.setattr(module, name, seconds)
+        for name, seconds in (("TICK_SECONDS", 0.5), ("HURRY_SECONDS", 0.2)):
+            patch.setattr(shell, name, seconds)
         server = dashboard.serve(following, dashboard.listening(Door(), 0), Door())
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.port}"

@@ -57,6 +57,7 @@ def test_all_but_a_zoom_is_new(following):
     assert not found["layout"].pop("shapes")
     assert not found["layout"].pop("images")
     wanted["layout"].pop("shapes", None)
+    assert found["layout"].pop("legend") == {"uirevision": '["bars", null]'}, "and what is hidden in the legend"
     assert found["layout"] == wanted["layout"]
 
 

@@ -39,7 +39,7 @@ def answered(app, state, of, said):
     outputs = [dict(zip(("id", "property"), part.split("."), strict=True)) for part in key.strip(".").split("...")]
     values = {**refit.STATE, "figure": laws.STATE["figure"], "cut": "", **state}
     inputs = [{"id": {"state": name}, "property": "value", "value": value} for name, value in values.items()]
-    inputs += [{"id": name, "property": "n_intervals", "value": 0} for name in ("tick", "laws-tick")]
+    inputs += [{"id": name, "property": "n_intervals", "value": 0} for name in ("tick", "hurry")]
     body = {"output": key, "outputs": outputs, "inputs": inputs, "changedPropIds": ["tick.n_intervals"]}
     body["state"] = [
         {"id": "laws-of", "property": "data", "value": of},
@@ -56,7 +56,7 @@ def ask(app, state, of=None, said=""):
     if not found:
         return of, said, True
     get = lambda name, what, kept: found.get(name, {}).get(what, kept)  # noqa: E731
-    return get("laws-of", "data", of), get("laws-said", "children", said), found["laws-tick"]["disabled"]
+    return get("laws-of", "data", of), get("laws-said", "children", said), not found["laws-said"]["aria-busy"]
 
 
 def settled(app, state):
@@ -104,10 +104,10 @@ def test_no_word_of_an_address_but_a_name_that_is_there_is_in_the_command(served
     run, reason = studied.table.run_id.iloc[0], "x\r\nrm -rf ~ #\x1b[2J`id`"
     of, _ = settled(app, {"out": refit.left_out_text((LeftOut(reason=reason, runs=(run, "$(id)")),))})
     key = next(key for key in app.callback_map if "laws-command" in key)
-    names = ("laws-answer", "laws-out", "laws-command")
+    places = {"laws-answer": "data-said", "laws-out": "children", "laws-command": "children"}
     body = {
         "output": key,
-        "outputs": [{"id": name, "property": "children"} for name in names],
+        "outputs": [{"id": name, "property": what} for name, what in places.items()],
         "inputs": [{"id": "laws-of", "property": "data", "value": of}],
         "changedPropIds": ["laws-of.data"],
     }

@@ -31,8 +31,8 @@ def ask(app, state, tick=0, had=None):
     outputs = [dict(zip(("id", "property"), part.split("."), strict=True)) for part in key.strip(".").split("...")]
     values = {**page.STATE, **state}
     inputs = [{"id": {"state": name}, "property": "value", "value": values[name]} for name in page.STATE]
-    inputs.append({"id": "plan-tick", "property": "n_intervals", "value": tick})
-    body = {"output": key, "outputs": outputs, "inputs": inputs, "changedPropIds": ["plan-tick.n_intervals"]}
+    inputs += [{"id": clock, "property": "n_intervals", "value": tick} for clock in ("tick", "hurry")]
+    body = {"output": key, "outputs": outputs, "inputs": inputs, "changedPropIds": ["hurry.n_intervals"]}
     body["state"] = [{"id": "plan-said", "property": "data", "value": had}]
     answer = app.server.test_client().post("/_dash-update-component", json=body)
     assert answer.status_code in (200, 204), answer.data[:500]
@@ -126,8 +126,8 @@ def figure(app):
     key = next(key for key in app.callback_map if "plan-figure-shown" in key)
     outputs = [dict(zip(("id", "property"), part.split("."), strict=True)) for part in key.strip(".").split("...")]
     inputs = [{"id": {"state": name}, "property": "value", "value": value} for name, value in page.STATE.items()]
-    inputs.append({"id": "plan-tick", "property": "n_intervals", "value": 0})
-    body = {"output": key, "outputs": outputs, "inputs": inputs, "changedPropIds": ["plan-tick.n_intervals"]}
+    inputs += [{"id": clock, "property": "n_intervals", "value": 0} for clock in ("tick", "hurry")]
+    body = {"output": key, "outputs": outputs, "inputs": inputs, "changedPropIds": ["hurry.n_intervals"]}
     body["state"] = [{"id": "plan-figure-shown", "property": "data", "value": None}]
     return json.loads(app.server.test_client().post("/_dash-update-component", json=body).data)["response"]
 

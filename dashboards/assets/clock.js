@@ -1,0 +1,96 @@
+// The clock of the pages: it asks the app how it stands, and has the page follow when all asked before is answered.
+// While the app is away it is asked ever less often, and what a reader asks of it waits. Of dashboards/pages/shell.py.
+(() => {
+  "use strict";
+  const { app, every, hurried } = JSON.parse(document.getElementById("clock").textContent); // who made the page; seconds
+  const RAREST = 60; // seconds between beats to an app that is away
+  const PATIENCE = 20; // seconds for one that is busy
+  const TRIES = 3; // of what fails though the app answers
+  const send = window.fetch.bind(window);
+  const asked = new Set(); // that the app has yet to answer
+  let waiting = []; // until it is back
+  let heard = new Date();
+  let misses = 0; // since then
+  let ticks = 0;
+  let beating = false;
+  let due = 0; // when it is asked next
+
+  function say(props) {
+    if (!document.getElementById("state")) return; // the frame is not there yet
+    for (const [id, one] of Object.entries(props)) window.dash_clientside.set_props(id, one);
+  }
+
+  async function stands() {
+    try {
+      const answer = await send("/beat", { cache: "no-store", signal: AbortSignal.timeout(1000 * PATIENCE) });
+      return answer.status === 401 ? {} : await answer.json(); // a token is asked for: it is another app
+    } catch {
+      return null;
+    }
+  }
+
+  async function beat() {
+    if (beating || document.hidden) return; // nobody looks; when somebody does, it is asked at once
+    beating = true;
+    const now = await stands();
+    beating = false;
+    if (now && now.app !== app) {
+      window.location.reload(); // the numbers of what is shown were another app's
+      return;
+    }
+    const before = misses;
+    misses = now ? 0 : misses + 1;
+    if (now) follow(now);
+    else miss(before);
+    due = Date.now() + 1000 * Math.min(every * 2 ** misses, RAREST);
+  }
+
+  function follow({ name, said }) {
+    heard = new Date();
+    say({ name: { children: name }, state: { children: said, className: "" } });
+    waiting.splice(0).forEach((go) => go());
+    tick("tick");
+  }
+
+  function tick(id) {
+    if (!asked.size) say({ [id]: { n_intervals: (ticks += 1) } }); // else the answer under way would be discarded
+  }
+
+  function miss(before) {
+    if (before) return;
+    asked.forEach((one) => one.abort());
+    const since = heard.toTimeString().slice(0, 8);
+    const said = `No answer from the app since ${since}: what is shown is of then. It is asked again by itself.`;
+    say({ state: { children: said, className: "warning" } });
+  }
+
+  // a request of Dash: one that the clock made is let go of where it fails, one that a reader made is made again
+  async function ask(url, options) {
+    const changed = JSON.parse(options.body).changedPropIds;
+    const clocked = changed.length && changed.every((one) => /^(tick|hurry)\./.test(one));
+    for (let tries = 1; ; tries += 1) {
+      const control = new AbortController();
+      asked.add(control);
+      try {
+        const answer = await send(url, { ...options, signal: control.signal });
+        if (answer.status < 502 || tries === TRIES) return answer; // beyond are a tunnel's
+      } catch (error) {
+        if (tries === TRIES) throw error;
+      } finally {
+        asked.delete(control);
+      }
+      if (clocked) return new Response(null, { status: 204 });
+      const back = new Promise((go) => waiting.push(go));
+      beat();
+      await back;
+    }
+  }
+
+  window.fetch = (url, options) =>
+    String(url).includes("_dash-update-component") ? ask(url, options) : send(url, options);
+  for (const [what, event] of [[document, "visibilitychange"], [window, "online"]]) what.addEventListener(event, beat);
+  setInterval(() => {
+    if (Date.now() >= due) beat();
+    else if (!misses && document.querySelector("#page [aria-busy=true]")) tick("hurry");
+  }, 1000 * hurried);
+})();
