@@ -140,7 +140,7 @@ def test_the_table_of_what_is_in_the_training_text_is_c1_of_the_runs_of_most_com
     table = ladder(3).assign(C=[1e11, 1e12, 1e12])
     (row,) = [vars(one) for one in overlaps(pd.concat([asked, other]), table)]
     found = row.pop("row")
-    assert row == {"shots": 0, "runs": 2}
+    assert row == {"shots": 0, "run_ids": ("r1", "r2")}
     assert (found.name, found.n, found.total, found.dirty, found.clean) == ("piqa", 8, 1838, 526, 1312)
     assert [found.score, found.dirty_score, found.clean_score] == pytest.approx([0.823, 0.899, 0.793])
     assert (round(100 * found.clean_share), round(100 * found.difference)) == (71, -4)

@@ -1,4 +1,4 @@
-"""How fast the app is with many runs: what a reader waits for, and what a server that is left open takes.
+"""How fast the app is with many runs: what a reader waits for, and what a server and a tab that are left open take.
 
   python -m tests.benchmarks.dashboards                      1,000 and 10,000 runs of 1,000 points: about ten minutes
   python -m tests.benchmarks.dashboards runs=1000 updates=30 fewer, and a shorter stretch of live updates
@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from dashboards.pages import shell
 from gpt3core import cli, costs
 from gpt3core.spec import RunSpec
 from gpt3core.store.rundir import RunDir, open_root
@@ -45,6 +46,7 @@ POINTS = 1000
 UNDER_WAY = 4  # runs that are left for the live updates, at least
 FIRST_VIEWS = 3
 MORE_FITS = 2  # after the first one, at least
+LOOKS, FIRST_LOOKS = 300, 60  # of a tab: ten minutes of them, after those in which its code is compiled
 SETTLES = 2.0  # seconds from the end of a fit until what it took is given back
 INTERACTIONS = 60
 PATIENCE, FIRST_FIT = 120_000, 900_000  # milliseconds
@@ -297,6 +299,30 @@ def live(browser: Any, app: Served, written: Written, updates: int, every: int) 
     return rest, peak
 
 
+def tab(browser: Any, app: Served, written: Written) -> float:
+    """MB by which the heap of a tab on the page Sweep grows in an hour, by looks that come ten times a second."""
+    page = browser.new_page()
+
+    def often(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=re.sub(r'"(every|hurried)": [0-9.]+', r'"\1": 0.1', answer.text()))
+
+    page.route("**/sweep", often)
+    page.goto(f"{app.address}/sweep")
+    page.locator("#sweep-standing p").first.wait_for(timeout=PATIENCE)
+    devtools, heap, began = page.context.new_cdp_session(page), [], time.monotonic()
+    for looks in (FIRST_LOOKS, FIRST_LOOKS + LOOKS):
+        while (seen := page.evaluate("window.dash_component_api.getLayout('tick').props.n_intervals ?? 0")) < looks:
+            written.tell(seen)
+            page.wait_for_timeout(200)
+            if time.monotonic() > began + FIRST_FIT / 1000:
+                raise RuntimeError(f"the page stands still after {seen} looks")
+        devtools.send("HeapProfiler.collectGarbage")
+        heap.append(devtools.send("Runtime.getHeapUsage")["usedSize"] / 1e6)
+    page.close()
+    return (heap[1] - heap[0]) * 3600 / shell.TICK_SECONDS / LOOKS
+
+
 def exported(app: Served, kind: str) -> tuple[float, int, Path]:
     """Seconds, bytes and file of the export of all curves."""
     path = Path(tempfile.mkstemp(prefix="isoflop-curves-", dir=MEMORY if MEMORY.is_dir() else None)[1])
@@ -330,13 +356,15 @@ def measure(browser: Any, written: Written, updates: int, every: int) -> dict[st
         path.unlink()
         print(f"  as CSV: {size / 1e6:.0f} MB in {found['csv']:.1f} s")
         rest, peak = live(browser, app, written, updates, every)
+        found["tab"] = tab(browser, app, written)
         found["grown"] = rest[-1] - rest[0] if len(rest) > MORE_FITS else None
     median = {name: statistics.median(found[name]) for name in ("listens", "answers", "view", "whole")}
     print(
         f"  listens after {median['listens']:.2f} s, answers after {median['answers']:.2f}; first rows "
         f"{median['view']:.2f} s ({', '.join(f'{v:.2f}' for v in found['view'])}), all runs {median['whole']:.2f} s; "
         f"interaction median {statistics.median(found['act']):.3f}, p95 {np.quantile(found['act'], 0.95):.3f} s; "
-        f"memory at rest after each fit {', '.join(f'{mb:.0f}' for mb in rest)} MB, at most {peak:.0f} MB in one",
+        f"memory at rest after each fit {', '.join(f'{mb:.0f}' for mb in rest)} MB, at most {peak:.0f} MB in one; "
+        f"a tab {found['tab']:+.1f} MB an hour",
         flush=True,
     )
     return found
@@ -371,6 +399,7 @@ def main(argv: list[str]) -> int:
     last = found[sizes[-1]] if found else None
     grown = [which["grown"] for which in found.values()]
     target("memory_growth_mb", max(grown) if grown and None not in grown else None, "<=", 30.0)
+    target("tab_growth_mb_per_hour", max((which["tab"] for which in found.values()), default=None), "<=", 10.0)
     target("listens_seconds", last and statistics.median(last["listens"]), "<=", 1.0)
     return 0
 

@@ -63,8 +63,15 @@ def part(name, what):
 
 
 def of_frame(browser):
-    """The request of the line on what goes on."""
-    return next(one for one in requests(browser) if one["outputs"][0] == part("name", "children"))
+    """The request of the first page."""
+    right = next(one for one in requests(browser) if part("page", "children") in one["outputs"])
+    right["inputs"][0]["value"] = ["/", ""]
+    return right
+
+
+def of_warning(browser):
+    """The request of the place of a warning."""
+    return next(one for one in requests(browser) if one["outputs"] == part(faults.PLACE, "children"))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,7 @@ def test_so_is_one_for_other_inputs_or_outputs(browser):
     right, odd = of_frame(browser), [part("zz", "children")]
     for changed in (
         *({"inputs": given} for given in ("x", [], odd, [7], [{"id": 7, "property": "x"}], None)),
-        *({"outputs": given} for given in (7, odd, [], [{}] * 3)),
+        *({"outputs": given} for given in (7, odd, [], [{}] * 4)),
         *({"state": odd}, {"changedPropIds": ["zz.children"]}, {"changedPropIds": 7}, {"changedPropIds": [[]]}),
     ):
         assert browser.post(CALLBACK, json={**right, **changed}).status_code == 400, changed
@@ -142,10 +149,10 @@ def test_a_body_that_no_page_sends_is_not_read(browser, monkeypatch):
 def test_a_defect_is_one_line_on_the_terminal_and_a_warning_on_the_page(browser, monkeypatch, capfd):
     right = of_frame(browser)
 
-    def broken(view):
+    def broken(*_):
         raise ZeroDivisionError("by\x1b[2J\nnothing")
 
-    monkeypatch.setattr(shell, "said", broken)
+    monkeypatch.setattr(shell, "taken", broken)
     for _ in range(2):
         answer = browser.post(CALLBACK, json=right)
         assert answer.status_code == 200
@@ -156,10 +163,10 @@ def test_a_defect_is_one_line_on_the_terminal_and_a_warning_on_the_page(browser,
     assert said.count("\n") == 1, "once, and no traceback"
 
 
-def test_the_warning_goes_when_nothing_fails_any_more(browser, monkeypatch):
-    right = of_frame(browser)
+def test_the_warning_goes_when_nothing_fails_any_more(browser):
+    right = of_warning(browser)
     for since, left in ((time.monotonic(), False), (time.monotonic() - 2 * faults.SHOWN_SECONDS, True)):
-        values = ["isoflop", "starting", "A part of this page stays as it was: x", since]
+        values = ["A part of this page stays as it was: x", since]
         state = [{**one, "value": value} for one, value in zip(right["state"], values, strict=True)]
         answer = browser.post(CALLBACK, json={**right, "state": state})
         assert (answer.status_code == 200) is left
@@ -169,10 +176,10 @@ def test_the_warning_goes_when_nothing_fails_any_more(browser, monkeypatch):
 def test_of_a_store_that_fails_the_sentence_alone_is_told(browser, monkeypatch, capfd):
     right = of_frame(browser)
 
-    def away(view):
+    def away(*_):
         raise StoreError("the store is away")
 
-    monkeypatch.setattr(shell, "said", away)
+    monkeypatch.setattr(shell, "taken", away)
     assert browser.post(CALLBACK, json=right).json["sideUpdate"][faults.PLACE]["children"].endswith("the store is away")
     assert capfd.readouterr().err == "error: the store is away\n"
 
