@@ -105,7 +105,7 @@ def test_parabolas_take_every_run_of_a_budget_where_near_is_off():
     near, every = (chosen(rule, table=table) for rule in ("near", "none"))
     assert any(p.far for p in isoflop.parabolas(near.table))
     assert [len(p.run_ids) for p in isoflop.parabolas(every.table)] == [9, 9, 9]
-    proofs = [receipt(selection, api._options(StudySettings())) for selection in (near, every)]
+    proofs = [receipt(selection, api.options_of(StudySettings())) for selection in (near, every)]
     assert proofs[0] != proofs[1], "a fit on disk is not taken for one of other rules"
 
 
@@ -199,10 +199,10 @@ def test_any_order_of_rows_gives_the_same_numbers():
 
 def test_laws_are_known_by_their_authors():
     for author, law in (("hoffmann", "chinchilla"), ("Muennighoff", "data_constrained"), ("kaplan", "kaplan_nd")):
-        assert api._options(StudySettings(law=author)).law == law
+        assert api.options_of(StudySettings(law=author)).law == law
     assert set(laws.AUTHORS.values()) <= set(laws.LAWS)
     with pytest.raises(UsageError, match="law=hofman, did you mean hoffmann"):
-        api._options(StudySettings(law="hofman"))
+        api.options_of(StudySettings(law="hofman"))
 
 
 def test_a_window_of_compute_is_the_same_from_python_as_from_the_command():

@@ -223,7 +223,7 @@ def test_a_store_shows_approach_1_beside_the_others(stored):
     entry = documents.to_json(study)["laws"]["training_curves"]
     assert entry["params"]["a"] == found.a
     assert entry["interval95"]["a"] == found.interval_a
-    (row,) = [row for row in text._optimum(study) if row[0].startswith(CURVES)]
+    (row,) = [row.words for row in text.optimum(study).rows if row.words[0].startswith(CURVES)]
     assert f"{found.a:.3g}" in row
     (note,) = [n.message for n in study.notes if n.code == "training-curves"]
     assert f"{len(found.runs)} runs" in note
@@ -248,7 +248,7 @@ def test_a_table_has_no_curves():
     from analysis.output import documents, text
 
     assert "training_curves" not in documents.to_json(study)["laws"]
-    assert not any(row[0].startswith(CURVES) for row in text._optimum(study))
+    assert not any(row.words[0].startswith(CURVES) for row in text.optimum(study).rows)
 
 
 def test_resumed_runs_count_by_their_latest_attempts(stored, tmp_path):

@@ -90,7 +90,7 @@ def test_where_there_is_nothing_to_draw_a_sentence_stands_alone(following, isola
     """No empty picture, no files of no rows; in the report too."""
     page = nothing("bars", "Bars", "no bar was measured")
     about, sent, style, handed_out, _ = gallery.draw(following, "some", page, 1, None)
-    assert (about, style, handed_out) == (["Nothing to draw: no bar was measured."], gallery.HIDDEN, [])
+    assert (about, style, handed_out) == (["Nothing to draw: no bar was measured."], gallery.HIDDEN, "[]")
     assert sent["data"] == []
     offline.write_pages("some", [page], isolated, "list.html")
     text = (isolated / "bars.html").read_text()
