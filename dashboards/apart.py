@@ -6,6 +6,7 @@ meanwhile does not wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,18 +15,21 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from gpt3core.errors import StoreError
+from dashboards import faults
+from gpt3core.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from analysis.settings import StudySettings
     from dashboards.made import Made
+
+ENDS_SECONDS = 5.0  # after which a process that says no more is taken to be at something else
 
 
 def make(settings: StudySettings) -> Made:
     """What ``made.make`` makes, packed.
 
     Raises:
-        Exception: as there; StoreError where the process ends without a word.
+        Exception: as there, defects as faults.DefectError; StoreError where the process ends without a word.
     """
     app, other = Pipe()
     words = [sys.executable, "-m", "dashboards.apart", str(other.fileno())]
@@ -36,15 +40,21 @@ def make(settings: StudySettings) -> Made:
             app.send(settings)
             found: Made | Exception = app.recv()
         except (EOFError, OSError) as error:
-            raise StoreError(
-                f"the process that fits ended with status {process.wait()}, perhaps for want of memory: laws are "
-                "fitted again when a result is added"
-            ) from error
+            status = _status(process)
+            raise StoreError(f"the process that fits ended with status {status}, perhaps for want of memory") from error
         finally:
+            process.kill()  # it has told all it has to
             process.wait()
     if isinstance(found, Exception):
         raise found
     return found
+
+
+def _status(process: subprocess.Popen[bytes]) -> int | None:
+    """How a process ended, if it did."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(ENDS_SECONDS)
+    return process.returncode
 
 
 def _main() -> None:
@@ -55,10 +65,11 @@ def _main() -> None:
     try:
         from dashboards import made
 
-        found: Made | Exception = made.make(settings).packed()
-    except Exception as error:  # the app says it
-        found = error
-    app.send(found)
+        app.send(made.make(settings).packed())
+    except (UsageError, StoreError, OSError) as error:
+        app.send(error)
+    except Exception as error:
+        app.send(faults.DefectError(faults.words(error)))
     os._exit(0)
 
 

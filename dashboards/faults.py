@@ -60,11 +60,20 @@ def _answer(error: Exception) -> Any:
     return flask.jsonify(multi=True, response={}, sideUpdate=aside)
 
 
+class DefectError(Exception):
+    """A defect that another process met, in ``words``."""
+
+
+def words(error: BaseException) -> str:
+    """What went wrong, and of a defect its place in the code."""
+    known = isinstance(error, StoreError | LostError | OSError | DefectError)
+    what = str(error) if known else f"{type(error).__name__}: {error}"
+    return printable(short(what, 300)) + ("" if known else f" ({_place(error)})")
+
+
 def tell(error: BaseException) -> str:
     """A line on the terminal, the first time; and its words."""
-    known = isinstance(error, StoreError | LostError | OSError)
-    what = str(error) if known else f"{type(error).__name__}: {error}"
-    said = printable(short(what, 300)) + ("" if known else f" ({_place(error)})")
+    said = words(error)
     if said not in _told and len(_told) < MOST_TOLD:
         _told[said] = None
         print(f"error: {said}", file=sys.stderr, flush=True)

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import plotly.graph_objects as go
 
+from dashboards.figures.packed import opened
 from dashboards.figures.style import Page
 
 
 def linear(page: Page) -> Page:
     """The same page, every logarithmic axis linear; what stands at a point of the data stays there."""
-    figure = go.Figure(page.figure)
+    figure = opened(page.figure)
     logs = {name.replace("axis", "") for name in figure.layout if _is_log(figure, name)}  # x, y, x2, ...
     for short in logs:
         axis = figure.layout[f"{short[0]}axis{short[1:]}"]

@@ -17,6 +17,7 @@ from analysis.study import Study
 from dashboards.figures import drawing
 from dashboards.figures.frontier import frontier
 from dashboards.figures.look import GREY
+from dashboards.figures.packed import opened
 from dashboards.figures.style import LOSS, Page, log_ticks, visible
 from gpt3core.costs import PF_DAY
 from gpt3core.errors import UsageError
@@ -53,7 +54,7 @@ def over(page: Page, study: Study, names: Sequence[str] = PUBLISHED) -> Page:
     Raises:
         UsageError: for a name that is not known.
     """
-    known, figure = rows(names), go.Figure(page.figure)
+    known, figure = rows(names), opened(page.figure)
     if page.slug == SLUG:
         return page
     if not any(page.panels):

@@ -33,7 +33,7 @@ class Page:
     slug: str
     title: str
     about: str
-    figure: go.Figure
+    figure: go.Figure  # or one that is packed
     rows: pd.DataFrame  # what is exported
     summary: pd.DataFrame | None = None  # what is printed below the figure where the rows are too many
     group: str = "laws"  # or few-shot

@@ -42,7 +42,7 @@ def address(tmp_path_factory):
     """An app over a table, its first fit done."""
     path = tmp_path_factory.mktemp("laws") / "two.csv"
     table().to_csv(path, index=False)
-    following = live.Live(StudySettings(runs=str(path), bootstrap=5, law="chinchilla", rules=["none"]))
+    following = live.Live(StudySettings(runs=str(path), bootstrap=5, law="chinchilla", rules=["none"]), apart=True)
     following.look()
     with pytest.MonkeyPatch.context() as patch:
         for name, seconds in (("TICK_SECONDS", 0.5), ("HURRY_SECONDS", 0.2)):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,9 @@ import pytest
 from analysis import laws
 from analysis.settings import StudySettings
 from dashboards import apart, made
+from dashboards.figures import published
+from dashboards.figures.linear import linear
+from dashboards.figures.packed import opened
 from gpt3core.errors import StoreError, UsageError
 from tests.reliability.kill_sweep import alive, descendants
 from tests.test_house import CODE
@@ -45,8 +49,15 @@ def test_what_is_made_apart_is_the_same(simulated):
     for page, same in zip(there.pages, here.pages, strict=True):
         assert page.figure.to_plotly_json() == json.loads(same.figure.to_json())
         pd.testing.assert_frame_equal(page.rows, same.rows)
+        for drawn in (linear, partial(published.over, study=here.study)):
+            assert alike(drawn(page).figure) == alike(drawn(same).figure), page.slug
     with pytest.raises(UsageError, match="law=nonesuch"):
         apart.make(StudySettings(runs=str(simulated), law="nonesuch"))
+
+
+def alike(figure):
+    """What a browser is told of it."""
+    return json.loads(opened(figure).to_json())
 
 
 def fits(pid, seconds=30):
