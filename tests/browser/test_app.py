@@ -16,7 +16,7 @@ from analysis.output import evidence
 from analysis.settings import StudySettings
 from dashboards import app as dashboard
 from dashboards import faults, live
-from dashboards.pages import shell
+from dashboards.pages import plan, shell
 from dashboards.security import Door
 from gpt3core.errors import UsageError
 from gpt3core.store.rundir import RunDir
@@ -114,7 +114,7 @@ def test_a_defect_is_a_warning_on_the_page_until_it_is_over(served, opened, capf
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(faults, "SHOWN_SECONDS", 1.0)
         with patch.context() as broken:
-            broken.setattr(shell, "said", lambda _: 1 / 0)
+            broken.setattr(plan, "_said", lambda *_: 1 / 0)
             page = opened("/plan?komputer=1")
             page.locator('#failed:has-text("ZeroDivisionError")').wait_for()
         page.locator("#failed:empty").wait_for(state="attached")
