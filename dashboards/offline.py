@@ -28,7 +28,7 @@ from gpt3core.words import Name
 MOST_COUNTED = 1e10  # that is printed in full
 INDEX = "index.html"
 MOST_ROWS = 300  # that a page shows; its files hold all
-NAMED = ("run", "run_id", "size", "task", "label")  # columns of names, which are no words of ours
+NAMED = ("run", "run_id", "size", "task", "label", "seed")  # columns of names, which are no words of ours, nor counts
 MARK = b"<h1>isoflop: "  # of every page
 ASSETS = Path(__file__).resolve().parent / "assets"
 
@@ -136,11 +136,13 @@ def _behind(page: Page) -> dict[str, Any]:
 
 
 def _cell(value: Any, column: str = "") -> str:
-    """A cell: words as they are, counts in full, other numbers to five digits."""
+    """A cell: words and names as they are, counts in full, other numbers to five digits."""
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return ""
-    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
-        return Name(value) if column in NAMED else str(value)
+    is_number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
+    if column in NAMED:
+        return Name(int(value) if is_number and float(value).is_integer() else value)  # of a column with gaps: 7.0
+    if not is_number:
+        return str(value)
     number = float(value)
-    is_count = abs(number) < 1e6 or number.is_integer()
-    return f"{number:,.0f}" if 1000 <= abs(number) < MOST_COUNTED and is_count else f"{number:.5g}"
+    return f"{number:,.0f}" if 1000 <= abs(number) < MOST_COUNTED and number.is_integer() else f"{number:.5g}"

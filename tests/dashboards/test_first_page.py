@@ -351,7 +351,8 @@ def oklab(color):
     ("value", "printed"),
     [
         (1_540_200.0, "1,540,200"),
-        (1234.5, "1,234"),
+        (1234.5, "1234.5"),
+        (1234.0, "1,234"),
         (1.0002e11, "1.0002e+11"),
         (2e11, "2e+11"),
         (0.19253, "0.19253"),
@@ -360,6 +361,11 @@ def oklab(color):
 )
 def test_counts_of_a_report_are_in_full(value, printed):
     assert offline._cell(value) == printed
+
+
+@pytest.mark.parametrize("seed", [20240101, np.int64(20240101), 20240101.0])
+def test_a_seed_is_a_name_and_no_count(seed):
+    assert offline._cell(seed, "seed") == "20240101"
 
 
 def test_of_many_names_the_first_are_said_and_the_others_counted():
