@@ -23,8 +23,8 @@ CALLBACK = "/_dash-update-component"
 PLACE, SINCE = "failed", "failed-since"  # on a page: of the warning, and of when it was said
 SHOWN_SECONDS = 10.0  # that a warning stays when nothing goes wrong any more
 MOST_BYTES = 32 << 20  # of a request: a lasso around ten thousand points takes a tenth
-MOST_TOLD = 100  # lines
-_told: dict[str, None] = {}
+MOST_TOLD = 100  # lines of defects, and as many of what is known to go wrong
+_told: dict[bool, set[str]] = {True: set(), False: set()}  # known errors by their words, defects by their place
 
 
 def watch(app: Any) -> None:
@@ -61,13 +61,15 @@ def _answer(error: Exception) -> Any:
 
 
 def tell(error: BaseException) -> str:
-    """A line on the terminal, the first time; and its words."""
+    """A line on the terminal, the first time; and its words. Texts of one defect may be many, its place is one."""
     known = isinstance(error, StoreError | LostError | OSError)
-    what = str(error) if known else f"{type(error).__name__}: {error}"
-    said = printable(short(what, 300)) + ("" if known else f" ({_place(error)})")
-    if said not in _told and len(_told) < MOST_TOLD:
-        _told[said] = None
-        print(f"error: {said}", file=sys.stderr, flush=True)
+    kind, place = type(error).__name__, "" if known else _place(error)
+    said = printable(short(str(error) if known else f"{kind}: {error}", 300)) + (f" ({place})" if place else "")
+    told, this = _told[known], said if known else f"{kind} {place}"
+    if this not in told and len(told) <= MOST_TOLD:
+        told.add(this)
+        rest = f"more than {MOST_TOLD} different errors: others are told on the pages alone"
+        print(f"error: {said if len(told) <= MOST_TOLD else rest}", file=sys.stderr, flush=True)
     return said
 
 

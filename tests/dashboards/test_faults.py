@@ -30,7 +30,7 @@ def made():
 
 @pytest.fixture
 def browser(made, monkeypatch):
-    monkeypatch.setattr(faults, "_told", {})
+    monkeypatch.setattr(faults, "_told", {True: set(), False: set()})
     return made.server.test_client()
 
 
@@ -182,6 +182,26 @@ def test_of_a_store_that_fails_the_sentence_alone_is_told(browser, monkeypatch, 
     monkeypatch.setattr(shell, "taken", away)
     assert browser.post(CALLBACK, json=right).json["sideUpdate"][faults.PLACE]["children"].endswith("the store is away")
     assert capfd.readouterr().err == "error: the store is away\n"
+
+
+def test_a_defect_is_told_once_whatever_it_says_and_after_any_number_of_others(monkeypatch, capfd):
+    monkeypatch.setattr(faults, "_told", {True: set(), False: set()})
+
+    def met(error):
+        try:
+            raise error
+        except Exception as raised:
+            return faults.tell(raised)
+
+    for number in range(3 * faults.MOST_TOLD):
+        assert f"run {number}" in met(KeyError(f"run {number}"))
+        assert met(StoreError(f"{number} is away")) == f"{number} is away"
+    met(ZeroDivisionError("a new one"))
+    lines = capfd.readouterr().err.splitlines()
+    assert len([line for line in lines if "KeyError" in line]) == 1
+    assert len([line for line in lines if line.endswith("is away")]) == faults.MOST_TOLD
+    assert len([line for line in lines if "others are told on the pages alone" in line]) == 1
+    assert "ZeroDivisionError: a new one" in lines[-1]
 
 
 def test_a_file_that_cannot_be_made_is_an_error_in_a_line(browser, monkeypatch, capfd):
