@@ -69,7 +69,7 @@ def _main() -> None:
     except (UsageError, StoreError, OSError) as error:
         app.send(error)
     except Exception as error:
-        app.send(faults.DefectError(faults.words(error)))
+        app.send(faults.DefectError(*faults.defect(error)))
     os._exit(0)
 
 

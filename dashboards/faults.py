@@ -23,8 +23,8 @@ CALLBACK = "/_dash-update-component"
 PLACE, SINCE = "failed", "failed-since"  # on a page: of the warning, and of when it was said
 SHOWN_SECONDS = 10.0  # that a warning stays when nothing goes wrong any more
 MOST_BYTES = 32 << 20  # of a request: a lasso around ten thousand points takes a tenth
-MOST_TOLD = 100  # lines
-_told: dict[str, None] = {}
+MOST_TOLD = 100  # lines of defects, and as many of what is known to go wrong
+_told: dict[bool, set[str]] = {True: set(), False: set()}  # known errors by their words, defects by their place
 
 
 def watch(app: Any) -> None:
@@ -61,22 +61,29 @@ def _answer(error: Exception) -> Any:
 
 
 class DefectError(Exception):
-    """A defect that another process met, in ``words``."""
+    """A defect that another process met: its ``defect``."""
 
 
-def words(error: BaseException) -> str:
-    """What went wrong, and of a defect its place in the code."""
-    known = isinstance(error, StoreError | LostError | OSError | DefectError)
-    what = str(error) if known else f"{type(error).__name__}: {error}"
-    return printable(short(what, 300)) + ("" if known else f" ({_place(error)})")
+def defect(error: BaseException) -> tuple[str, str, str]:
+    """Of what kind a defect is, what it says, and its place in the code."""
+    if isinstance(error, DefectError):
+        kind, said, place = error.args
+        return kind, said, place
+    return type(error).__name__, str(error), _place(error)
 
 
 def tell(error: BaseException) -> str:
-    """A line on the terminal, the first time; and its words."""
-    said = words(error)
-    if said not in _told and len(_told) < MOST_TOLD:
-        _told[said] = None
-        print(f"error: {said}", file=sys.stderr, flush=True)
+    """A line on the terminal, the first time; and its words. Texts of one defect may be many, its place is one."""
+    if known := isinstance(error, StoreError | LostError | OSError):
+        this = said = printable(short(str(error), 300))
+    else:
+        kind, text, place = defect(error)
+        said, this = f"{printable(short(f'{kind}: {text}', 300))} ({place})", f"{kind} {place}"
+    told = _told[known]
+    if this not in told and len(told) <= MOST_TOLD:
+        told.add(this)
+        rest = f"more than {MOST_TOLD} different errors: others are told on the pages alone"
+        print(f"error: {said if len(told) <= MOST_TOLD else rest}", file=sys.stderr, flush=True)
     return said
 
 

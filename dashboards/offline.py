@@ -6,6 +6,8 @@ import contextlib
 import os
 import re
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -27,8 +29,9 @@ from gpt3core.words import Name
 
 MOST_COUNTED = 1e10  # that is printed in full
 INDEX = "index.html"
+UNFINISHED, LONGEST_HOURS = ".isoflop-unfinished", 6.0  # a folder of pages under way, and how long they may be so
 MOST_ROWS = 300  # that a page shows; its files hold all
-NAMED = ("run", "run_id", "size", "task", "label")  # columns of names, which are no words of ours
+NAMED = ("run", "run_id", "size", "task", "label", "seed")  # columns of names, which are no words of ours, nor counts
 MARK = b"<h1>isoflop: "  # of every page
 ASSETS = Path(__file__).resolve().parent / "assets"
 
@@ -90,19 +93,23 @@ def _in_place_of(out: Path) -> Iterator[Path]:
         UsageError: where somebody else's are there.
     """
     _require_ours(out / INDEX)
-    new = out / ".isoflop-unfinished"
-    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
-    files.make_folder(new / "data")
     files.make_folder(out / "data")
+    for left in out.glob(f"{UNFINISHED}*"):  # by a process that was killed
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > LONGEST_HOURS * 3600:
+                shutil.rmtree(left)
+    new = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}-", dir=out))  # its own: another process may be writing here
     try:
+        files.make_folder(new / "data")
         yield new
-        before = _pages_of(out / INDEX)
-        (out / INDEX).unlink(missing_ok=True)
-        for slug in before:
+        for slug in _pages_of(out / INDEX):
             if not (new / f"{slug}.html").exists():  # a figure that there was, and is no more
                 data = (out / "data" / f"{slug}.{kind}" for kind in exports.KINDS)
                 for gone in (out / f"{slug}.html", out / f"{slug}.svg", *data):
                     gone.unlink(missing_ok=True)
+        (out / INDEX).unlink(
+            missing_ok=True
+        )  # after what it names: whoever is interrupted before can tell what is gone
         written = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
         for path in sorted(written, key=lambda path: path.name == INDEX):
             os.replace(new / path, out / path)
@@ -136,11 +143,13 @@ def _behind(page: Page) -> dict[str, Any]:
 
 
 def _cell(value: Any, column: str = "") -> str:
-    """A cell: words as they are, counts in full, other numbers to five digits."""
+    """A cell: words and names as they are, counts in full, other numbers to five digits."""
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return ""
-    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
-        return Name(value) if column in NAMED else str(value)
+    is_number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
+    if column in NAMED:
+        return Name(int(value) if is_number and float(value).is_integer() else value)  # of a column with gaps: 7.0
+    if not is_number:
+        return str(value)
     number = float(value)
-    is_count = abs(number) < 1e6 or number.is_integer()
-    return f"{number:,.0f}" if 1000 <= abs(number) < MOST_COUNTED and is_count else f"{number:.5g}"
+    return f"{number:,.0f}" if 1000 <= abs(number) < MOST_COUNTED and number.is_integer() else f"{number:.5g}"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 SHORTEST_TOKEN = 16  # characters
-WRONG_SECONDS = 0.1  # that each wrong token takes; a right one is not held up by others
+WRONG_SECONDS = 0.1  # after a wrong token, in which no other one from its address is looked at
 TOLD_AT = (20, 1000, 100_000)  # wrong tokens
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -99,7 +99,8 @@ def guard(server: Flask, at: Door, scripts: Sequence[str]) -> None:
             *("base-uri 'none'", "frame-ancestors 'none'"),
         )
     )
-    ticket, wrong = secrets.token_urlsafe(32), Wrong()  # of this process: what a browser keeps is not the token
+    ticket = secrets.token_urlsafe(32)  # of this process: what a browser keeps is not the token
+    guesses = None if at.token is None else Guesses(at.token)
 
     @server.before_request
     def check() -> Any:
@@ -109,7 +110,7 @@ def guard(server: Flask, at: Door, scripts: Sequence[str]) -> None:
             return _plain(f"this server is not called {name:.100}: use its address, or localhost", 403)
         if asked.method not in ("GET", "HEAD") and not _is_same(asked.headers, asked.host):
             return _plain("a page of another site sent this: refused", 403)
-        return None if at.token is None else _admit(at.token, ticket, wrong)
+        return None if guesses is None else _admit(ticket, guesses)
 
     @server.after_request
     def tell(answer: Any) -> Any:
@@ -119,24 +120,35 @@ def guard(server: Flask, at: Door, scripts: Sequence[str]) -> None:
         return answer
 
 
-class Wrong:
-    """Wrong tokens: each takes a moment, one after another, and whoever runs the app hears of many."""
+class Guesses:
+    """Who may show a token now: a wrong one shuts out its address for a moment, and many are told on the terminal.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._count = 0
+    Nobody waits here: guesses that are queued would hold a thread and a descriptor each.
+    """
 
-    def met(self, address: str) -> None:
-        """One more, from an address."""
+    def __init__(self, token: str) -> None:
+        self._token, self._lock = token.encode(), threading.Lock()
+        self._wrong = 0
+        self._shut = dict[str, float]()  # until when, by address
+
+    def is_right(self, given: str, address: str) -> bool | None:
+        """Whether it is the token; None for one that is not looked at."""
         with self._lock:
-            self._count += 1
-            if self._count in TOLD_AT:
-                line = f"{self._count:,} wrong tokens were given so far, the last from {address}"
+            now = time.monotonic()
+            self._shut = {one: until for one, until in self._shut.items() if now < until}
+            if address in self._shut:
+                return None
+            if hmac.compare_digest(given.encode(), self._token):
+                return True
+            self._shut[address] = now + WRONG_SECONDS
+            self._wrong += 1
+            if self._wrong in TOLD_AT:
+                line = f"{self._wrong:,} wrong tokens were given so far, the last from {address}"
                 print(line, file=sys.stderr, flush=True)
-            time.sleep(WRONG_SECONDS)
+            return False
 
 
-def _admit(token: str, ticket: str, wrong: Wrong) -> Any:
+def _admit(ticket: str, guesses: Guesses) -> Any:
     """None for a browser that has shown the token; else the page that asks for it, at whatever address was asked."""
     import flask
 
@@ -147,12 +159,13 @@ def _admit(token: str, ticket: str, wrong: Wrong) -> Any:
     if hmac.compare_digest(asked.cookies.get(name, "").encode(), ticket.encode()):
         return None
     given = asked.form.get("token") if asked.mimetype == "application/x-www-form-urlencoded" else None
-    if given is not None and hmac.compare_digest(given.encode(), token.encode()):
+    right = None if given is None else guesses.is_right(given, asked.remote_addr or "nowhere")
+    if right:
         answer = flask.redirect(asked.url, 303)  # whose host was checked
         answer.set_cookie(name, ticket, httponly=True, samesite="Strict")
         return answer
-    if given is not None:
-        wrong.met(asked.remote_addr or "nowhere")
+    if given is not None and right is None:
+        return _plain("a wrong token came from your address a moment ago: send this one again", 429)
     page = templates.render("token.html", wrong=given is not None)
     return flask.Response(page, 401, mimetype="text/html")
 

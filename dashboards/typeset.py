@@ -15,7 +15,6 @@ _POWER = r"(?<=[\w)\]'])\^(\([^()]*\)|-?[\w.]*\w)"
 _RAISED = re.compile(f"{_NUMBER}|{_POWER}")
 _LOWERED = re.compile(r"(?<!\w)([αβ](?=_[A-Z])|[CNDS](?=_c|_min)|[UR](?=_[DNX])|B(?=_crit))_(\w|min|crit)(?!\w)")
 _NEGATIVE = re.compile(r"(?<![^\s(])-(?=\d)")
-_TIMES = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)x(?!\w)|(?<!\w)x(?=\d+(?:\.\d+)?(?!\w))")  # 0.98x, x0.98
 _GREEK = {"alpha": "α", "beta": "β", "eta": "η", **{f"alpha_{of}": f"α_{of}" for of in "CNDS"}}
 # in a sentence, with the interval behind it, which may say what it is of; an exponent with what it is raised on
 _SAID = re.compile(
@@ -70,7 +69,6 @@ def _lowered(text: str, *tags: str) -> list[Piece]:
 
 
 def _signs(text: str) -> str:
-    text = _TIMES.sub(lambda match: f"{match[1] or ''}×", text)
     return _NEGATIVE.sub(MINUS, text).replace("+-", "±").replace(" -> ", " → ")
 
 

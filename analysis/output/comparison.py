@@ -36,19 +36,20 @@ def sentences(found: Comparison) -> list[str]:
     top = ([m for m in inside if m.told_apart] or inside)[-1]
     answer = DIRECTIONS.get(found.verdict, f"{SAME}: the difference is inside the noise")
     doubts = notes(found)
-    worth = f"B is worth {top.value:.3g}x the compute ({_span(top.interval)})"
+    worth = f"B is worth {top.value:.3g} times the compute ({_span(top.interval)})"
     here = f"{answer}: at C={top.compute:.3g} {worth if math.isfinite(top.value) else 'A never reaches the loss of B'}"
     if doubts:
         here += ", with a warning"
     low, high = found.growth_interval
     trend = "grows" if low > 1 else "shrinks" if high < 1 else "no trend is told"
+    growth = f"a factor of {found.growth:.3g} a decade ({_span(found.growth_interval)})"
     how = f"paired over {found.cells} shared cells" if found.paired else "not paired: all runs of both, with one law"
     lines = [
         here,
         *(f"{note.severity}: {note.message}" for note in doubts),
-        f"with compute the multiplier {trend}: x{found.growth:.3g} a decade ({_span(found.growth_interval)})"
+        f"with compute the multiplier {trend}: {growth}"
         if trend != "no trend is told"
-        else f"{trend} in the multiplier: x{found.growth:.3g} a decade ({_span(found.growth_interval)})",
+        else f"{trend} in the multiplier: {growth}",
         f"{how}; a run scatters by {found.scatter:.2%} in loss{_seeds(found)}: multipliers under {found.resolved:.3g} "
         "would not be told from one",
     ]
@@ -99,8 +100,8 @@ def notes(found: Comparison) -> list[Note]:
         most = max(far, key=lambda m: m.carried)
         at = ", ".join(f"{m.compute:.3g}" for m in far)
         message = (
-            f"at C={at} no run of either is near the loss that the other reaches: {most.value:.3g}x carries the law on "
-            f"by {most.carried:.1f} decades outside the runs, and is its form's and not measured"
+            f"at C={at} no run of either is near the loss that the other reaches: a multiplier of {most.value:.3g} "
+            f"carries the law on by {most.carried:.1f} decades outside the runs, and is its form's and not measured"
         )
         said.append(Note(code="carried-on", severity="warning", message=message))
     return said

@@ -46,7 +46,7 @@ def register(app: Any, live: Live) -> None:
     def show(_: int | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         view = live.view
         picture = view.pages[0] if view.pages else None
-        drawn = gallery.draw(live, PICTURE, picture, view.number, was)
+        drawn = gallery.draw(live, PICTURE, picture, view.number or view.waiting, was)
         lead, lines = _sentences(live, view)
         return (
             inplace.said(lead if view.study is not None else _none_yet(live, view)),

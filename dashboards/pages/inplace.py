@@ -37,6 +37,13 @@ def _listed(parts: Any) -> list[Any]:
         return [str(parts)]
     given: dict[str, Any] = dict(parts.to_plotly_json()["props"])
     inside = _listed(given.pop("children", None))
-    attributes = {ATTRIBUTES.get(name, name): str(value) for name, value in given.items() if value is not None}
+    there = {name: value for name, value in given.items() if value is not None and value is not False}
+    attributes = {ATTRIBUTES.get(name, name): _spelt(value) for name, value in there.items()}
     page = {"data-page": ""} if isinstance(parts, dcc.Link) else {}
     return [["a" if page else type(parts).__name__.lower(), attributes | page, inside]]
+
+
+def _spelt(value: Any) -> str:
+    """An attribute as HTML has it: one that is only there or not has no words."""
+    assert isinstance(value, str | int), value
+    return "" if value is True else str(value)

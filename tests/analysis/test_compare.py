@@ -259,7 +259,7 @@ def test_a_multiplier_that_carries_both_ladders_outside_their_runs_is_warned_of(
         assert [each.carried for each in found.at] == pytest.approx(np.maximum(truth, 0.0), abs=0.03)
     said = comparison.sentences(found)
     assert said[0].endswith(", with a warning")
-    assert f"1e+03x carries the law on by {max(truth):.1f} decades outside the runs" in said[1]
+    assert f"a multiplier of 1e+03 carries the law on by {max(truth):.1f} decades outside the runs" in said[1]
     (entry,) = comparison.to_json([found])["comparisons"]
     assert [n["code"] for n in entry["notes"]] == ["carried-on"]
     assert said[1] == f"warning: {entry['notes'][0]['message']}"

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from dashboards import app, offline, report
+from dashboards import app, exports, offline, report
+from dashboards.figures.drawing import nothing
 from gpt3core import cli
 from gpt3core.errors import StoreError, UsageError
 from tests.test_house import CODE
@@ -98,6 +100,51 @@ def test_a_folder_of_another_program_keeps_its_pages(tmp_path):
         offline.write_pages("a", [], mine, "list.html")
         (mine / "notes.txt").write_text("what else is there stays")
     assert (mine / "notes.txt").exists()
+
+
+def empty(slug):
+    return nothing(slug, slug, "no bar was measured")
+
+
+def test_two_reports_at_once_into_one_folder_are_whole(tmp_path, monkeypatch):
+    made = exports.csv
+
+    def another_meanwhile(rows):
+        monkeypatch.setitem(exports.KINDS, "csv", (made, ""))
+        offline.write_pages("second", [empty("b")], tmp_path, "list.html")
+        return made(rows)
+
+    monkeypatch.setitem(exports.KINDS, "csv", (another_meanwhile, ""))
+    offline.write_pages("first", [empty("a"), empty("c")], tmp_path, "list.html")
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*") if path.is_file())
+    data = [f"data/{slug}.{kind}" for slug in "ac" for kind in ("csv", "parquet")]
+    assert found == sorted(["a.html", "c.html", *data, "figures.js", "index.html", "plotly.min.js"])
+
+
+def test_only_an_old_unfinished_folder_is_swept_away(tmp_path):
+    old, new = (tmp_path / f".isoflop-unfinished{end}" for end in ("", "-new"))
+    for folder in (old, new):
+        (folder / "data").mkdir(parents=True)
+    os.utime(old, times=(0, 0))
+    offline.write_pages("a", [], tmp_path, "list.html")
+    assert [path.name for path in tmp_path.glob(".*")] == [new.name]
+
+
+def test_what_an_interrupted_report_left_of_gone_figures_goes_at_the_next(tmp_path, monkeypatch):
+    offline.write_pages("a", [empty("kept"), empty("gone")], tmp_path, "list.html")
+    with monkeypatch.context() as patch:
+        unlink = Path.unlink
+
+        def interrupted(path, **given):
+            unlink(path, **given)
+            if path.suffix == ".html":
+                raise KeyboardInterrupt
+
+        patch.setattr(Path, "unlink", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            offline.write_pages("a", [empty("kept")], tmp_path, "list.html")
+    offline.write_pages("a", [empty("kept")], tmp_path, "list.html")
+    assert not list(tmp_path.rglob("gone.*"))
 
 
 def test_a_folder_in_the_place_of_a_page_and_a_name_too_long_are_said_by_their_key(tmp_path):

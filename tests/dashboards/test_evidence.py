@@ -5,6 +5,7 @@ import re
 import shlex
 from urllib.parse import parse_qs, urlsplit
 
+import dash
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
@@ -231,3 +232,16 @@ def test_a_first_page_without_an_answer_says_why_and_where_to_look(simulated, tm
     of_table = page_of_answer._none_yet(Live(StudySettings(runs=str(tmp_path / "runs.csv"))), View())
     assert "The laws are being fitted." in str(of_table)
     assert "href" not in str(of_table)
+
+
+def test_a_page_without_an_answer_follows_why_there_is_none(simulated):
+    live = Live(StudySettings(runs=str(simulated)))
+    callbacks = shell.app(live).callback_map
+    show = next(known for key, known in callbacks.items() if "answer-lead" in key)["callback"].__wrapped__
+    lead, *_, shown = show(1, None)
+    assert "The laws are being fitted." in lead
+    live.view = View(problem="the store is away")
+    lead, *_, shown = show(2, shown)
+    assert "The store is away" in lead
+    with pytest.raises(dash.exceptions.PreventUpdate):
+        show(3, shown)

@@ -30,7 +30,7 @@ def made():
 
 @pytest.fixture
 def browser(made, monkeypatch):
-    monkeypatch.setattr(faults, "_told", {})
+    monkeypatch.setattr(faults, "_told", {True: set(), False: set()})
     return made.server.test_client()
 
 
@@ -184,6 +184,26 @@ def test_of_a_store_that_fails_the_sentence_alone_is_told(browser, monkeypatch, 
     assert capfd.readouterr().err == "error: the store is away\n"
 
 
+def test_a_defect_is_told_once_whatever_it_says_and_after_any_number_of_others(monkeypatch, capfd):
+    monkeypatch.setattr(faults, "_told", {True: set(), False: set()})
+
+    def met(error):
+        try:
+            raise error
+        except Exception as raised:
+            return faults.tell(raised)
+
+    for number in range(3 * faults.MOST_TOLD):
+        assert f"run {number}" in met(KeyError(f"run {number}"))
+        assert met(StoreError(f"{number} is away")) == f"{number} is away"
+    met(ZeroDivisionError("a new one"))
+    lines = capfd.readouterr().err.splitlines()
+    assert len([line for line in lines if "KeyError" in line]) == 1
+    assert len([line for line in lines if line.endswith("is away")]) == faults.MOST_TOLD
+    assert len([line for line in lines if "others are told on the pages alone" in line]) == 1
+    assert "ZeroDivisionError: a new one" in lines[-1]
+
+
 def test_a_file_that_cannot_be_made_is_an_error_in_a_line(browser, monkeypatch, capfd):
     monkeypatch.setattr(exports_of(browser), "get", lambda _: 1 / 0)
     answer = browser.get("/export/x.csv")
@@ -285,3 +305,12 @@ def test_no_folder_of_the_one_who_starts_it_is_handed_out(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     browser = app.build(live.Live(StudySettings(runs="nowhere")), Door()).server.test_client()
     assert b"a secret" not in browser.get("/static/notes.txt").data
+
+
+def test_a_defect_of_another_process_is_told_as_it_was_there(browser, capfd):
+    try:
+        raise KeyError("x")
+    except KeyError as error:
+        elsewhere = faults.DefectError(*faults.defect(error))
+        assert faults.tell(elsewhere) == faults.tell(error)
+    assert capfd.readouterr().err.count("\n") == 1, "it is one defect"

@@ -104,7 +104,8 @@ def test_nothing_is_answered_before_the_token(locked):
     assert locked.post(CALLBACK, json={}, base_url=HERE).status_code == 401
 
 
-def test_the_token_is_asked_for_once_and_the_browser_keeps_something_else(locked):
+def test_the_token_is_asked_for_once_and_the_browser_keeps_something_else(locked, monkeypatch):
+    monkeypatch.setattr(security, "WRONG_SECONDS", 0.0)
     wrong = locked.post("/laws?figure=isoflop", data={"token": secrets.token_hex(16)}, base_url=HERE)
     assert wrong.status_code == 401
     assert b"not the token" in wrong.data
@@ -120,16 +121,23 @@ def test_the_token_is_asked_for_once_and_the_browser_keeps_something_else(locked
     assert other.get("/", base_url=HERE).status_code == 401, "the cookie ends with the process"
 
 
-def test_guesses_take_their_time_one_after_another_and_are_told(locked, monkeypatch, capfd):
-    slept = []
-    monkeypatch.setattr(security.time, "sleep", slept.append)
+def test_guesses_hold_no_thread_and_bring_no_more_for_coming_at_once(locked, monkeypatch, capfd):
+    now = 1000.0
+    monkeypatch.setattr(security.time, "monotonic", lambda: now)
+    monkeypatch.setattr(security.time, "sleep", lambda _: pytest.fail("a thread is held"))
+
+    def guess(token, **given):
+        return locked.post("/", data={"token": token}, base_url=HERE, **given).status_code
+
     for i in range(25):
-        assert locked.post("/", data={"token": f"a wrong token, number {i}"}, base_url=HERE).status_code == 401
-    assert slept == [security.WRONG_SECONDS] * 25
+        assert guess(f"a wrong token, number {i}") == 401
+        assert guess(f"another wrong token, number {i}") == 429
+        assert guess(TOKEN) == 429, "else whoever sends many at once would learn which is right"
+        now += 1.01 * security.WRONG_SECONDS
     assert capfd.readouterr().err == "20 wrong tokens were given so far, the last from 127.0.0.1\n"
-    assert locked.post("/", data={"token": TOKEN}, base_url=HERE).status_code == 303
+    assert guess("one more that is wrong") == 401
+    assert guess(TOKEN, environ_overrides={"REMOTE_ADDR": "192.0.2.1"}) == 303, "nobody else is shut out"
     assert locked.get("/", base_url=HERE).status_code == 200
-    assert len(slept) == 25, "nobody else waits"
 
 
 @pytest.mark.parametrize(
