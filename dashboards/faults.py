@@ -5,6 +5,7 @@ A defect is a line on the terminal, once, with the place in the code, and a warn
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import traceback
@@ -76,7 +77,8 @@ def tell(error: BaseException) -> str:
     said = words(error)
     if said not in _told and len(_told) < MOST_TOLD:
         _told[said] = None
-        print(f"error: {said}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # nobody reads the terminal any more: who tells goes on all the same
+            print(f"error: {said}", file=sys.stderr, flush=True)
     return said
 
 
