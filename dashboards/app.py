@@ -70,7 +70,8 @@ def leave() -> None:
     Its threads are inside native code, which the interpreter waits for. What they write is absent or whole at any
     moment (gpt3core.store.files).
     """
-    sys.stdout.flush()
+    if sys.stdout is not None:  # it is none where it was closed before the start
+        sys.stdout.flush()
     os._exit(0)
 
 

@@ -5,6 +5,7 @@ A defect is a line on the terminal, once, with the place in the code, and a warn
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import traceback
@@ -83,7 +84,8 @@ def tell(error: BaseException) -> str:
     if this not in told and len(told) <= MOST_TOLD:
         told.add(this)
         rest = f"more than {MOST_TOLD} different errors: others are told on the pages alone"
-        print(f"error: {said if len(told) <= MOST_TOLD else rest}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # nobody reads the terminal any more: who tells goes on all the same
+            print(f"error: {said if len(told) <= MOST_TOLD else rest}", file=sys.stderr, flush=True)
     return said
 
 

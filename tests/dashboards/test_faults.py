@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -171,6 +172,16 @@ def test_the_warning_goes_when_nothing_fails_any_more(browser):
         answer = browser.post(CALLBACK, json={**right, "state": state})
         assert (answer.status_code == 200) is left
         assert not left or answer.json["response"][faults.PLACE] == {"children": ""}
+
+
+def test_what_no_terminal_takes_is_said_on_the_page_all_the_same(browser, monkeypatch):
+    def closed(_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(write=closed))
+    monkeypatch.setattr(shell, "taken", lambda *_: 1 / 0)
+    answer = browser.post(CALLBACK, json=of_frame(browser))
+    assert "division by zero" in answer.json["sideUpdate"][faults.PLACE]["children"]
 
 
 def test_of_a_store_that_fails_the_sentence_alone_is_told(browser, monkeypatch, capfd):

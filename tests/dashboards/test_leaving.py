@@ -32,6 +32,13 @@ def test_nothing_behind_a_page_is_waited_for():
     assert time.monotonic() - began < 30
 
 
+def test_it_ends_in_silence_without_a_terminal():
+    done = subprocess.run(
+        ["bash", "-c", '"$0" -c "from dashboards import app; app.leave()" >&-', sys.executable], cwd=CODE
+    )
+    assert done.returncode == 0
+
+
 @pytest.mark.soak
 def test_ctrl_c_ends_a_fit_in_its_midst(isolated):
     make_store(isolated / "root")
