@@ -308,8 +308,8 @@ def coverage(tests: Backtests, weights: Array, noise: float, levels: Sequence[fl
     """Median error, bias and coverage by decades of extrapolation, of the predictions ``judged``.
 
     Returns:
-        decades (upper edge of the bin), tests, median_abs_error, mean_miss, coverage80, coverage95; the last two are
-        shares of the predictions that have an interval, nan where none has.
+        decades (upper edge of the bin), tests, median_abs_error and mean_miss (of ln L), coverage80, coverage95; the
+        last two are shares of the predictions that have an interval, nan where none has.
     """
     if tests.cuts < 2:
         return pd.DataFrame()

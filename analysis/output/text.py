@@ -77,7 +77,7 @@ def choices(study: Study) -> Table:
                 row(
                     choice.name,
                     f"{weight:.2f}",
-                    "-" if math.isnan(error) else f"{error:.2%}",
+                    "-" if math.isnan(error) else f"{math.expm1(error):.2%}",
                     "-" if (loss := target.get(choice.name)) is None else nats(loss),
                     behind=evidence.of_choices(study, [choice]),
                     quoted=weight >= LEAST_WEIGHT,
@@ -97,7 +97,7 @@ def coverage(study: Study) -> Table:
     rows = [
         row(
             *(backtest.spelt(r["decades"]), str(r["tests"])),
-            *(f"{r['median_abs_error']:.2%}", f"{r['mean_miss']:+.2%}"),
+            *(f"{math.expm1(r['median_abs_error']):.2%}", f"{math.expm1(r['mean_miss']):+.2%}"),
             *("-" if math.isnan(share) else f"{share:.0%}" for share in (r["coverage80"], r["coverage95"])),
             behind=evidence.of_backtests(study, r["decades"]),
         )

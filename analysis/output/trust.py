@@ -23,15 +23,14 @@ from gpt3core.words import number_of, outside
 GOOD, FAIR, POOR = range(3)
 WORDS = ("good", "fair", "poor")
 LEVEL = 0.95
-# times the decades that the backtests reach, beyond which most of the way to a target was never tested
-UNTESTED = 2.0
-# Median misses at the target's distance: on public ladders they are 0.5 to 3% (docs/analysis.md), and a decade of
+# Median misses at the target's distance: on public ladders they are 0.5 to 2.3% (docs/analysis.md), and a decade of
 # compute lowers their losses by a tenth: who misses by as much foresees no better than who says that nothing changes.
 FAIR_MISS, POOR_MISS = 0.03, 0.10
-# Shares of held-out runs inside their 95% intervals: on public ladders 0.85 and more are. Intervals that hold half of
-# the time or less tell nothing, so that is poor; so is a share under HELD that runs with intervals of 95% fall to by
-# less than the chance SURE. Good is a share that intervals which hold half of the time rise to by less: five of five.
-HELD, HALF, SURE = 0.8, 0.5, 0.05
+# Shares of held-out runs inside their 95% intervals: of public ladders PUBLIC is the lowest (docs/analysis.md), and
+# good needs as many, so many that intervals which hold half of the time rise to it by less than the chance SURE: five
+# of five. Intervals that hold half of the time or less tell nothing, so that is poor; so is a share under HELD that
+# intervals of 95% fall to by less than SURE. Between PUBLIC and HELD it is fair of however many runs.
+PUBLIC, HELD, HALF, SURE = 0.85, 0.8, 0.5, 0.05
 WANTED = math.ceil(math.log(SURE) / math.log(HALF))
 
 
@@ -96,34 +95,49 @@ def _findings(study: Study) -> Iterator[Finding]:
     wanted = f" could be made ({THIN_CUTS} are wanted: more budgets give more)"
     few = [("only ", NONE), counted, (wanted, NONE)]
     yield Finding(grade=POOR if calibration.cuts < THIN_CUTS else GOOD, said=[counted], because=few)
-    decades, reached = max((p.decades for p in asked), default=0.0, key=abs), calibration.farthest
-    target = f"the {'farthest ' if len(asked) > 1 else ''}target lies {outside(decades)} the data"
-    yield Finding(
-        grade=POOR if abs(decades) > UNTESTED * reached else FAIR if abs(decades) > reached else GOOD,
-        said=[(f"none beyond {reached:.1f} decades", fitted)],
-        because=[(f"{target}, farther than any backtest ({reached:.1f})", fitted)],
-    )
-    if any(outside(p.decades).endswith("below") for p in asked):
+    asked_at = [printed(p.decades) for p in asked]
+    decades = max(asked_at, default=0.0, key=abs)
+    yield _reach(study, decades, several=len(asked) > 1)
+    if any(at < 0 for at in asked_at):
         below: list[Part] = [("below the data nothing was held out", NONE)]
         yield Finding(grade=FAIR, said=below, because=below)
     if any(p.interval_new_run is None for p in asked):
         unknown: list[Part] = [("there is no interval for a new run", NONE)]
         yield Finding(grade=POOR, said=unknown, because=unknown)
-    if len(study.tested):
-        yield from _held_out(study, abs(decades), beyond=abs(decades) > reached)
+    yield from _held_out(study, abs(decades))
 
 
-def _held_out(study: Study, decades: float, *, beyond: bool) -> Iterator[Finding]:
+def _reach(study: Study, decades: float, *, several: bool) -> Finding:
+    """How many backtests reach as far as the target, by what is printed: of fewer in all another finding speaks.
+
+    Args:
+        decades: of the farthest target from the data; negative: below them.
+        several: whether there are other targets.
+    """
+    fitted = evidence.of_prediction(study, optimal=study.of_optima)
+    reached = [printed(farthest) for farthest in study.tested.groupby("fitted_to").decades.max()]
+    many = sum(farthest >= abs(decades) for farthest in reached)
+    reach = f"{number_of(many, 'backtest')} {'reaches' if many == 1 else 'reach'} as far"
+    why = f"and only {reach} ({THIN_CUTS} are wanted)" if many else f"farther than any backtest ({max(reached):.1f})"
+    target = f"the {'farthest ' if several else ''}target lies {outside(decades)} the data"
+    return Finding(
+        grade=POOR if many < THIN_CUTS <= len(reached) else GOOD,
+        said=[(f"none beyond {max(reached):.1f} decades", fitted)],
+        because=[(f"{target}, {why}", fitted)],
+    )
+
+
+def _held_out(study: Study, decades: float) -> Iterator[Finding]:
     """How far held-out runs were missed at the target's distance, and how many lay inside their intervals.
 
     Args:
-        decades: of the target from the data.
-        beyond: whether that is farther than any backtest reaches: then the farthest ones count.
+        decades: of the target from the data; where no backtest reaches as far, the farthest ones count.
     """
     rows, bins = study.tested, backtest.bins(study.tested)
+    beyond = decades > printed(rows.decades.max())
     at = bins.max() if beyond else bins[bins >= min(bins.max(), backtest.edge(decades))].min()
     where = "at the farthest" if beyond else "at the target's distance"
-    miss, behind = float(rows.miss[bins == at].abs().median()), evidence.of_backtests(study, at)
+    miss, behind = printed(np.expm1(rows.miss[bins == at].abs().median()), 3), evidence.of_backtests(study, at)
     yield Finding(
         grade=POOR if miss > POOR_MISS else FAIR if miss > FAIR_MISS else GOOD,
         said=[(f"median miss {miss:.1%} {where}", behind)],
@@ -132,18 +146,27 @@ def _held_out(study: Study, decades: float, *, beyond: bool) -> Iterator[Finding
     (share, runs), (far_share, far_runs) = held_share(rows), held_share(rows[bins >= at])
     if not runs:
         return
+    share, far_share = printed(share, 2), printed(far_share, 2)
     what = number_of(runs, "held-out budget" if rows.optimal.all() else "held-out run")
     every = evidence.of_backtests(study, *np.unique(bins))
     inside, grade = f"{share:.0%} of {what}", grade_of_share(share, runs)
     intervals = f"inside their {LEVEL:.0%} intervals"
     because: list[Part] = [(f"only {inside}", every), (f" lay {intervals}", NONE)]
-    if share >= HELD and runs < WANTED:
-        because = [(f"only {what}", every), (f" could be predicted ({WANTED} are wanted)", NONE)]
+    if share >= PUBLIC and runs < WANTED:
+        because = [
+            (f"only {what}", every),
+            (f" could be predicted ({WANTED} are wanted to show that intervals hold)", NONE),
+        ]
     yield Finding(grade=grade, said=[(inside, every), (f" {intervals}", NONE)], because=because)
-    if far_runs and (worse := grade_of_share(far_share, far_runs)) > grade and far_share < HELD:
+    if far_runs and (worse := grade_of_share(far_share, far_runs)) > grade and far_share < PUBLIC:
         those = evidence.of_backtests(study, *np.unique(bins[bins >= at]))
-        far: list[Part] = [(f"{far_share:.0%}", those), (f" of those {where} or farther", NONE)]
+        far: list[Part] = [(f"{far_share:.0%}", those), (f" of those {where}{'' if beyond else ' or farther'}", NONE)]
         yield Finding(grade=worse, said=far, because=[("only ", NONE), *far, (f" lay {intervals}", NONE)])
+
+
+def printed(value: float, digits: int = 1) -> float:
+    """A number as it is printed: what is judged is what the reader sees."""
+    return float(f"{value:.{digits}f}")
 
 
 def held_share(rows: pd.DataFrame) -> tuple[float, int]:
@@ -165,7 +188,7 @@ def grade_of_share(share: float, runs: int) -> int:
     """
     if share <= HALF or (share < HELD and at_most(share, runs, LEVEL) < SURE):
         return POOR
-    return GOOD if share >= HELD and at_most(1 - share, runs, HALF) < SURE else FAIR
+    return GOOD if share >= PUBLIC and at_most(1 - share, runs, HALF) < SURE else FAIR
 
 
 def at_most(share: float, runs: int, level: float) -> float:

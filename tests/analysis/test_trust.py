@@ -11,9 +11,11 @@ import pytest
 from analysis import api
 from analysis.estimation import backtest
 from analysis.output.evidence import words
+from analysis.output.text import coverage
 from analysis.output.trust import FAIR, GOOD, POOR, at_most, grade_of_share, held_share, trust
 from analysis.reference.tables import reference
 from analysis.study import Study
+from dashboards.refit import Cut, foretold
 
 
 def law(t):
@@ -69,18 +71,23 @@ def test_of_losses_that_no_lower_budget_foresees_the_word_is_poor_and_the_reader
 
 
 def test_few_held_out_budgets_that_all_lie_inside_show_little():
-    found = fitted(ladder(law, decades=2))
+    found = fitted(ladder(law, decades=2), target_compute=[10**19.5])
     assert held_share(found.tested) == (1.0, 3)
-    assert said(found).startswith("fair, because only 3 held-out budgets could be predicted (5 are wanted): 3 backtest")
+    assert said(found).startswith(
+        "fair, because only 3 held-out budgets could be predicted (5 are wanted to show that "
+        "intervals hold): 3 backtest"
+    )
 
 
 @pytest.mark.parametrize(
     ("target", "word", "why"),
     [
-        (1e22, "good", ""),
-        (1e23, "fair", "the target lies 3.0 decades beyond the data, farther than any backtest (2.5)"),
-        (1e30, "poor", "the target lies 10.0 decades beyond the data, farther than any backtest (2.5)"),
-        (1e15, "fair", "below the data nothing was held out"),
+        (10**21.5, "good", ""),
+        (1e22, "poor", "the target lies 2.0 decades beyond the data, and only 2 backtests reach as far (3 are wanted)"),
+        (10**22.53, "poor", "beyond the data, and only 1 backtest reaches as far (3 are wanted)"),  # 2.5, as printed
+        (1e23, "poor", "the target lies 3.0 decades beyond the data, farther than any backtest (2.5)"),
+        (1e16, "fair", "below the data nothing was held out"),
+        (10**16.96, "good", ""),  # within, as printed
     ],
 )
 def test_a_target_where_nothing_was_tested_is_trusted_less(target, word, why):
@@ -92,7 +99,8 @@ def test_a_target_where_nothing_was_tested_is_trusted_less(target, word, why):
 def judged(decades, miss, half95):
     """Held-out runs, each a run of its own."""
     rows = pd.DataFrame({"decades": decades, "miss": miss, "half95": half95, "half80": np.array(half95) / 2})
-    return rows.assign(run_id=[f"r{i}" for i in rows.index], optimal=False, measured=3.0)
+    cuts = [float(i % 3) for i in rows.index[::-1]]
+    return rows.assign(run_id=[f"r{i}" for i in rows.index], optimal=False, measured=3.0, fitted_to=cuts)
 
 
 def with_tests(study, rows):
@@ -111,8 +119,8 @@ def hoffmann():
     ("near", "far", "word", "why"),
     [
         ((40, 0.01, 0.02), (10, 0.01, 0.02), "good", ""),
-        ((40, 0.01, 0.02), (10, 0.04, 0.10), "fair", "the median miss at the target's distance was 4.0%"),
-        ((40, 0.01, 0.02), (10, 0.30, 0.90), "poor", "the median miss at the target's distance was 30.0%"),
+        ((40, 0.01, 0.02), (10, 0.04, 0.10), "fair", "the median miss at the target's distance was 4.1%"),
+        ((40, 0.01, 0.02), (10, 0.30, 0.90), "poor", "the median miss at the target's distance was 35.0%"),
         ((5, 0.03, 0.02), (5, 0.01, 0.02), "poor", "only 50% of 10 held-out runs lay inside their 95% intervals"),
         (
             (40, 0.01, 0.02),
@@ -120,7 +128,7 @@ def hoffmann():
             "poor",
             "only 0% of those at the target's distance or farther lay inside their 95%",
         ),
-        ((2, 0.01, 0.02), (2, 0.01, 0.02), "fair", "only 4 held-out runs could be predicted (5 are wanted)"),
+        ((1, 0.01, 0.02), (3, 0.01, 0.02), "fair", "only 4 held-out runs could be predicted (5 are wanted to show"),
     ],
 )
 def test_the_word_is_that_of_the_worst_that_was_found(hoffmann, near, far, word, why):
@@ -156,11 +164,45 @@ def test_the_chance_of_so_few_is_the_binomials():
         (4, 4, FAIR),  # intervals that hold half of the time do as well in 6% of fours
         (5, 5, GOOD),
         (8, 10, FAIR),  # and as in 5.5% of tens
+        (32, 40, FAIR),  # 95% intervals would leave as few inside in 7 of 10,000 forties
+        (34, 40, GOOD),  # and in 1.4%, but of public ladders 85% lie inside
         (85, 100, GOOD),
     ],
 )
 def test_a_share_is_worth_what_the_binomial_says_of_so_many_runs(inside, runs, grade):
     assert grade_of_share(inside / runs, runs) == grade
+
+
+@pytest.mark.parametrize("runs", [1, 3, 5, 8, 11, 12, 13, 20, 40, 200, 1000])
+def test_the_word_never_rises_as_the_share_falls_and_fair_is_between_good_and_poor(runs):
+    grades = [grade_of_share(share, runs) for share in np.linspace(1, 0, 1001)]  # of several cuts, between counts too
+    assert grades == sorted(grades)
+    assert GOOD not in grades or FAIR in grades
+    assert grades[-1] == POOR
+
+
+def test_what_is_said_of_the_farthest_backtests_is_not_said_of_farther_ones(hoffmann):
+    """The target lies 0.9 decades out, and the backtests half as far."""
+    rows = judged(np.repeat([0.2, 0.45], [40, 10]), np.repeat([0.01, 0.025], [40, 10]), 0.02)
+    assert "0% of those at the farthest lay" in said(with_tests(hoffmann, rows))
+
+
+def test_what_is_judged_is_what_is_printed(hoffmann):
+    """Of misses of 3.04% and 3.06%, and shares of 84.6% and 84.4%, only the latter are beyond what good allows."""
+    for miss, word in ((0.03, "good"), (0.0304, "good"), (0.0306, "fair")):
+        assert said(with_tests(hoffmann, judged([1.0] * 9, np.log1p(miss), 0.1))).startswith(word)
+    for inside, runs, word in ((11, 13, "good"), (27, 32, "fair")):
+        rows = judged([1.0] * runs, np.where(np.arange(runs) < inside, 0.01, 0.03), 0.02)
+        assert said(with_tests(hoffmann, rows)).startswith(word)
+
+
+def test_a_miss_is_one_number_in_the_word_the_table_and_the_page(hoffmann):
+    rows = judged([0.2] * 3 + [1.0] * 6, 0.3, 0.9)
+    assert "median miss at the target's distance was 35.0%" in said(with_tests(hoffmann, rows))
+    assert "missed by 34.99% in the median" in foretold(Cut(fitted_to=1e18, fitted=9, rows=rows))
+    other = with_tests(hoffmann, rows)
+    other.__dict__["coverage"] = hoffmann.coverage.assign(median_abs_error=0.3, mean_miss=-0.3)
+    assert all(list(row.words[2:4]) == ["34.99%", "-25.92%"] for row in coverage(other).rows)
 
 
 def test_a_run_that_several_cuts_predict_counts_once():
