@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -21,8 +20,8 @@ from gpt3core.hints import short
 from sweeps.watching.words import printable
 
 CALLBACK = "/_dash-update-component"
-PLACE, SINCE = "failed", "failed-since"  # on a page: of the warning, and of when it was said
-SHOWN_SECONDS = 10.0  # that a warning stays when nothing goes wrong any more
+PLACE = "failed"  # of the warning on a page, which the clock there takes away
+FAILED = "X-Failed"  # a header of an answer that warns
 MOST_BYTES = 32 << 20  # of a request: a lasso around ten thousand points takes a tenth
 MOST_TOLD = 100  # lines of defects, and as many of what is known to go wrong
 _told: dict[bool, set[str]] = {True: set(), False: set()}  # known errors by their words, defects by their place
@@ -57,8 +56,9 @@ def _answer(error: Exception) -> Any:
     if flask.request.path != CALLBACK:
         return flask.Response(f"{said}\n", 500, mimetype="text/plain")
     warning = f"A part of this page stays as it was: {said}"
-    aside = {PLACE: {"children": warning}, SINCE: {"data": time.monotonic()}}
-    return flask.jsonify(multi=True, response={}, sideUpdate=aside)
+    answer = flask.jsonify(multi=True, response={}, sideUpdate={PLACE: {"children": warning}})
+    answer.headers[FAILED] = "1"
+    return answer
 
 
 class DefectError(Exception):

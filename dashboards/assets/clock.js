@@ -5,15 +5,18 @@
   const { app, every, hurried } = JSON.parse(document.getElementById("clock").textContent); // who made the page; seconds
   const RAREST = 60; // seconds between beats to an app that is away
   const PATIENCE = 20; // seconds for one that is busy
+  const LOST = 60; // seconds after which what the clock asked is let go of
+  const WARNED = 10; // seconds that a warning stays when nothing fails any more
   const TRIES = 3; // of what fails though the app answers
   const send = window.fetch.bind(window);
-  const asked = new Set(); // that the app has yet to answer
+  const asked = new Map(); // what the app has yet to answer: since when, and whether the clock asked
   let waiting = []; // until it is back
   let heard = new Date();
   let misses = 0; // since then
   let ticks = 0;
   let beating = false;
   let due = 0; // when it is asked next
+  let failed = 0; // when the app last warned of a request that failed
 
   function say(props) {
     if (!document.getElementById("state")) return; // the frame is not there yet
@@ -47,9 +50,24 @@
 
   function follow({ name, said }) {
     heard = new Date();
-    say({ name: { children: name }, state: { children: said, className: "" } });
+    const longest = late();
+    const more = longest < PATIENCE ? "" : `; no answer for ${Math.round(longest)} s to what this page asked`;
+    say({ name: { children: name }, state: { children: said + more, className: more && "warning" } });
     waiting.splice(0).forEach((go) => go());
     tick("tick");
+  }
+
+  // for how many seconds the oldest request has had no answer, though the app has; one of the clock's is let go of
+  function late() {
+    const now = Date.now();
+    for (const [one, { since, clocked }] of asked) if (clocked && now - since >= 1000 * LOST) one.abort();
+    return Math.max(0, ...[...asked.values()].map(({ since }) => (now - since) / 1000));
+  }
+
+  function forget() {
+    if (!failed || Date.now() - failed < 1000 * WARNED) return;
+    failed = 0;
+    say({ failed: { children: "" } });
   }
 
   function tick(id) {
@@ -58,7 +76,7 @@
 
   function miss(before) {
     if (before) return;
-    asked.forEach((one) => one.abort());
+    for (const one of asked.keys()) one.abort();
     const since = heard.toTimeString().slice(0, 8);
     const said = `No answer from the app since ${since}: what is shown is of then. It is asked again by itself.`;
     say({ state: { children: said, className: "warning" } });
@@ -70,9 +88,10 @@
     const clocked = changed.length && changed.every((one) => /^(tick|hurry)\./.test(one));
     for (let tries = 1; ; tries += 1) {
       const control = new AbortController();
-      asked.add(control);
+      asked.set(control, { since: Date.now(), clocked });
       try {
         const answer = await send(url, { ...options, signal: control.signal });
+        if (answer.headers.has("X-Failed")) failed = Date.now();
         if (answer.status < 502 || tries === TRIES) return answer; // beyond are a tunnel's
       } catch (error) {
         if (tries === TRIES) throw error;
@@ -90,6 +109,7 @@
     String(url).includes("_dash-update-component") ? ask(url, options) : send(url, options);
   for (const [what, event] of [[document, "visibilitychange"], [window, "online"]]) what.addEventListener(event, beat);
   setInterval(() => {
+    forget();
     if (Date.now() >= due) beat();
     else if (!misses && document.querySelector("#page [aria-busy=true]")) tick("hurry");
   }, 1000 * hurried);

@@ -121,7 +121,6 @@ def _frame(live: Live) -> Any:
                 [html.H1(now["name"], id="name"), html.Nav(id="nav"), html.P(now["said"], id="state", role="status")]
             ),
             *(html.P(id=name, className="warning", role="alert") for name in ("unread", faults.PLACE)),
-            dcc.Store(id=faults.SINCE),
             html.Main(id="page"),
             *(dcc.Interval(id=name, disabled=True) for name in ("tick", "hurry")),
         ]
@@ -160,14 +159,3 @@ def _register(made: Any, live: Live) -> None:
             return html.P("There is no such page: the links above lead to those that there are."), nav, "", {}
         chosen, wrong = taken(page, live, search)
         return page.layout(live, chosen), nav, wrong, page.STATE
-
-    @made.callback(
-        dash.Output(faults.PLACE, "children"),
-        dash.Input("tick", "n_intervals"),
-        dash.State(faults.PLACE, "children"),
-        dash.State(faults.SINCE, "data"),
-    )
-    def forget(_: int | None, failed: str | None, since: float | None) -> str:
-        if not failed or (since is not None and time.monotonic() - since < faults.SHOWN_SECONDS):
-            raise dash.exceptions.PreventUpdate
-        return ""

@@ -15,8 +15,8 @@ from pandas.testing import assert_frame_equal
 from analysis.output import evidence
 from analysis.settings import StudySettings
 from dashboards import app as dashboard
-from dashboards import faults, live
-from dashboards.pages import plan, shell
+from dashboards import live
+from dashboards.pages import answer, shell
 from dashboards.security import Door
 from gpt3core.errors import UsageError
 from gpt3core.store.rundir import RunDir
@@ -112,13 +112,11 @@ def test_it_answers_before_it_has_fitted_and_new_results_appear_by_themselves(se
 @needs_chromium
 def test_a_defect_is_a_warning_on_the_page_until_it_is_over(served, opened, capfd):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(faults, "SHOWN_SECONDS", 1.0)
-        with patch.context() as broken:
-            broken.setattr(plan, "_said", lambda *_: 1 / 0)
-            page = opened("/plan?komputer=1")
-            page.locator('#failed:has-text("ZeroDivisionError")').wait_for()
-        page.locator("#failed:empty").wait_for(state="attached")
-        assert "komputer" in page.locator("#unread").text_content(), "what else was said stays"
+        patch.setattr(answer, "_sentences", lambda *_: 1 / 0)
+        page = opened("/?komputer=1")
+        page.locator('#failed:has-text("ZeroDivisionError")').wait_for()
+    page.locator("#failed:empty").wait_for(state="attached")
+    assert "komputer" in page.locator("#unread").text_content(), "what else was said stays"
     assert capfd.readouterr().err.count("ZeroDivisionError") == 1
 
 

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -20,7 +21,6 @@ from gpt3core.errors import StoreError
 from sweeps.watching.run_table import RunsView, RunTable
 
 VALUES = (None, 5, -1.5, True, "x", "\ud800", [], [1, 2, 3], [[1], {}, "x"], {"points": [1]})
-FRAME = ("name", "state", faults.PLACE)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +68,6 @@ def of_frame(browser):
     right = next(one for one in requests(browser) if part("page", "children") in one["outputs"])
     right["inputs"][0]["value"] = ["/", ""]
     return right
-
-
-def of_warning(browser):
-    """The request of the place of a warning."""
-    return next(one for one in requests(browser) if one["outputs"] == part(faults.PLACE, "children"))
 
 
 @pytest.mark.parametrize(
@@ -157,6 +152,7 @@ def test_a_defect_is_one_line_on_the_terminal_and_a_warning_on_the_page(browser,
     for _ in range(2):
         answer = browser.post(CALLBACK, json=right)
         assert answer.status_code == 200
+        assert faults.FAILED in answer.headers
         warning = answer.json["sideUpdate"][faults.PLACE]["children"]
         assert warning.startswith("A part of this page stays as it was: ZeroDivisionError: by")
     said = capfd.readouterr().err
@@ -164,14 +160,10 @@ def test_a_defect_is_one_line_on_the_terminal_and_a_warning_on_the_page(browser,
     assert said.count("\n") == 1, "once, and no traceback"
 
 
-def test_the_warning_goes_when_nothing_fails_any_more(browser):
-    right = of_warning(browser)
-    for since, left in ((time.monotonic(), False), (time.monotonic() - 2 * faults.SHOWN_SECONDS, True)):
-        values = ["A part of this page stays as it was: x", since]
-        state = [{**one, "value": value} for one, value in zip(right["state"], values, strict=True)]
-        answer = browser.post(CALLBACK, json={**right, "state": state})
-        assert (answer.status_code == 200) is left
-        assert not left or answer.json["response"][faults.PLACE] == {"children": ""}
+def test_no_page_asks_only_to_take_a_warning_away(made):
+    """The clock there does, by a header of the answer that warned."""
+    assert not [key for key in made.callback_map if f"{faults.PLACE}.children" in key]
+    assert faults.FAILED in (Path(shell.__file__).parents[1] / "assets" / "clock.js").read_text()
 
 
 def test_what_no_terminal_takes_is_said_on_the_page_all_the_same(browser, monkeypatch):
