@@ -124,23 +124,6 @@ def test_what_is_asked_while_the_app_is_away_is_answered_when_it_is_back(serve, 
     page.get_by_text("nothing is fitted here").first.wait_for()
 
 
-def test_a_request_without_an_end_is_said_and_one_of_the_clock_is_let_go_of(serve, page):
-    port, _ = serve()
-    page.clock.install()
-    page.goto(f"http://127.0.0.1:{port}/runs")
-    page.locator("#runs-rows td").first.wait_for()
-    held = []
-    page.route("**/_dash-update-component", lambda route: held.append(route))  # playwright takes no method of a list
-    while not held:
-        page.wait_for_timeout(1000 * TICK)
-    page.clock.fast_forward(25_000)
-    page.get_by_text("no answer for 25 s to what this page asked").wait_for()
-    page.unroute("**/_dash-update-component")
-    page.clock.fast_forward(40_000)
-    page.locator("#state:not(.warning)").wait_for()
-    assert page.wrong == []
-
-
 def test_another_app_at_the_same_place_is_shown_though_it_counts_alike(serve, page):
     port, end = serve(name="one", problem="the first study failed")
     page.goto(f"http://127.0.0.1:{port}/")
