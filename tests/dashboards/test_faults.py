@@ -250,7 +250,7 @@ def test_who_leaves_amid_a_file_leaves_no_thread_and_no_line(served, monkeypatch
         answer.read(10)
         answer.close()
         assert ended.wait(60)
-    eventually(lambda: threading.active_count() == before)
+    eventually(lambda: threading.active_count() <= before)  # of what was there some may have ended
     assert capfd.readouterr().err == ""
 
 
@@ -297,7 +297,7 @@ def test_who_says_nothing_is_given_up_and_the_others_are_answered(served, monkey
     silent = [socket.create_connection(("127.0.0.1", served)) for _ in range(50)]
     silent[0].sendall(b"GET / HT")
     assert fetched(served, "/_dash-dependencies").status == 200
-    eventually(lambda: threading.active_count() == before)
+    eventually(lambda: threading.active_count() <= before)  # of what was there some may have ended
     for connection in silent:
         connection.close()
 
