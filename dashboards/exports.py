@@ -143,7 +143,7 @@ def row(page: Page, shelf: Shelf, figure: str, code: str) -> Any:
 
     key = shelf.put(page)
     links = [
-        html.A(name, href=f"/export/{key}.{kind}", download="")
+        html.A(name, href=f"/export/{key}.{kind}", target="_blank")  # which is seen where it says why there is no file
         for name, kind in (("CSV", "csv"), ("Parquet", "parquet"))
     ]
     drawn = [

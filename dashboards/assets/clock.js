@@ -15,6 +15,7 @@
   let misses = 0; // since then
   let ticks = 0;
   let beating = false;
+  let held = false; // whether a reader drags in a figure: drawn anew, it would move below the lasso
   let due = 0; // when it is asked next
   let failed = 0; // when the app last warned of a request that failed
 
@@ -71,7 +72,7 @@
   }
 
   function tick(id) {
-    if (!asked.size) say({ [id]: { n_intervals: (ticks += 1) } }); // else the answer under way would be discarded
+    if (!asked.size && !held) say({ [id]: { n_intervals: (ticks += 1) } }); // else the answer under way would be discarded
   }
 
   function miss(before) {
@@ -108,6 +109,12 @@
   window.fetch = (url, options) =>
     String(url).includes("_dash-update-component") ? ask(url, options) : send(url, options);
   for (const [what, event] of [[document, "visibilitychange"], [window, "online"]]) what.addEventListener(event, beat);
+  for (const event of ["pointerdown", "pointermove", "pointerup", "pointercancel"]) {
+    window.addEventListener(event, ({ type, buttons, target }) => {
+      const begins = type === "pointerdown" && target.closest?.(".js-plotly-plot");
+      held = buttons === 1 && Boolean(held || begins);
+    }, true);
+  }
   setInterval(() => {
     forget();
     if (Date.now() >= due) beat();

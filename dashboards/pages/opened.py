@@ -50,7 +50,9 @@ def register(app: Any, live: Live, runs: RunTable) -> None:
 def links(words: str) -> list[Any]:
     """Where the curves of the runs of a filter are handed out."""
     query_of = urlencode({"filter": words})
-    made = [html.A(name, href=f"/runs/curves.{name.lower()}?{query_of}", download="") for name in ("CSV", "Parquet")]
+    made = [
+        html.A(name, href=f"/runs/curves.{name.lower()}?{query_of}", target="_blank") for name in ("CSV", "Parquet")
+    ]
     return [made[0], " ", made[1]]
 
 

@@ -234,6 +234,17 @@ def test_a_figure_hands_out_its_rows_and_itself(served, opened, tmp_path):
 
 
 @needs_chromium
+def test_rows_that_are_kept_no_longer_are_a_sentence_beside_the_page(served, opened, monkeypatch):
+    following(served)
+    page = opened("/laws?figure=residuals")
+    monkeypatch.setattr(served.live.shelf, "get", lambda _: None)
+    with page.expect_popup() as beside:
+        page.locator("#laws-figure-exports").get_by_role("link", name="CSV").click()
+    beside.value.get_by_text("the rows of this figure are kept no longer").wait_for()
+    assert page.url.endswith("/laws?figure=residuals")
+
+
+@needs_chromium
 def test_a_token_is_typed_once(browser, isolated):
     at = Door(token="correct horse battery staple")
     server = dashboard.serve(live.Live(StudySettings(runs=str(isolated))), dashboard.listening(at, 0), at)

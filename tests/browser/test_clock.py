@@ -85,6 +85,22 @@ def test_a_hidden_tab_asks_nothing_and_follows_again_when_it_is_seen(serve, page
     assert page.wrong == []
 
 
+def test_a_figure_stays_while_a_reader_drags_in_it(serve, page, root):
+    port, _ = serve()
+    some = next(path for path in (root / "runs").iterdir())
+    page.goto(f"http://127.0.0.1:{port}/runs?run={some.name}")
+    page.locator("#runs-curve .nsewdrag").first.hover()
+    page.mouse.down()
+    page.wait_for_timeout(1000 * 3 * TICK)  # what was asked is answered
+    page.asked.clear()
+    page.wait_for_timeout(1000 * 5 * TICK)
+    assert {url.rpartition("/")[2] for url in page.asked} == {"beat"}
+    page.mouse.up()
+    page.wait_for_timeout(1000 * 3 * TICK)
+    assert any("_dash-update-component" in url for url in page.asked)
+    assert page.wrong == []
+
+
 def test_a_page_follows_an_app_that_takes_longer_than_the_clock(serve, page, root, monkeypatch):
     look = RunTable.look
 
