@@ -104,6 +104,7 @@ def _curve(points: pd.DataFrame, color: str) -> list[dict[str, object]]:
         "name": plain(points.run_id.iloc[0]),
         "line": {"color": color, "width": 1.2},
         "legendgroup": plain(points["size"].iloc[0]),
+        "customdata": [plain(points.run_id.iloc[0])],
     }
     return _in_both(points.tokens, points["C"], points.loss, look)
 

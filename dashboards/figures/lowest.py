@@ -91,8 +91,16 @@ def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFra
         found.append(pd.DataFrame({**known, "C": compute, "loss": thin.loss.to_numpy(float)}))
         look = {"mode": "lines", "line": {"color": color, "width": 1}, "opacity": 0.6, "showlegend": False}
         hover = "<b>%{fullData.name}</b><br>C %{x:.3s} FLOPs<br>training loss %{y:.3f}<extra></extra>"
-        named = {"name": plain(run_id), "hovertemplate": hover, "xaxis": "x", "yaxis": "y"}
-        traces.append({"type": "scatter", "x": compute, "y": found[-1].loss, **look, **named})
+        named = {
+            "name": plain(run_id),
+            "customdata": [plain(run_id)],
+            "hovertemplate": hover,
+            "xaxis": "x",
+            "yaxis": "y",
+        }
+        traces.append(
+            {"type": "scatter", "x": compute, "y": found[-1].loss, "xaxis": "x", "yaxis": "y", **look, **named}
+        )
     figure.add_traces(traces)
     add_bar(figure, table)
     return found, there

@@ -90,6 +90,8 @@ def draw(
     _tell_apart(whole["data"])
     size = {"height": f"{whole['layout'].get('height', 560)}px"}
     about = [*typeset(page.about), f" {number_of(len(page.rows), 'row')} behind it."]
+    if not live.of_table and any("customdata" in trace for trace in whole["data"]):
+        about.append(" A click on a run opens it.")
     code = code or exports.code(live.given, page.slug)
     drawn = _changed(whole) if was and was[::2] == now[::2] else whole
     return about, drawn, size, inplace.said([exports.row(page, live.shelf, name, code)]), now

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import unescape
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dash
 from dash import dcc, html
 
 from analysis.settings import COMPUTES, COUNTS
 from dashboards import exports, refit
-from dashboards.behind import Behind
-from dashboards.live import Live, View
+from dashboards.desk import Desk, Of
+from dashboards.live import Live
 from dashboards.pages import gallery, inplace, inputs, tables
 from dashboards.refit import STARTED, Choice, Cut, Fit
 from gpt3core.errors import UsageError
@@ -37,7 +37,6 @@ UNFITTED, OLDER = "unfitted", "older"  # classes of what follows the fit: there 
 NO_CUT = "No cut leaves runs enough below it and above it: nothing can be foretold and measured."
 EMPTY = "These runs have no loss that a law could be of."
 CHOSEN = tuple(dash.Input({"state": name}, "value") for name in refit.STATE)
-Of: TypeAlias = Annotated[list[Any], (int, dict[str, str])]  # what is shown: the number of its study, and the choice
 Text: TypeAlias = str | None
 
 
@@ -140,34 +139,12 @@ def register(app: Any, live: Live) -> None:
     _register_left_out(app, desk)
 
 
-class Desk:
-    """The fits of one app, by what they are of."""
-
-    def __init__(self, live: Live) -> None:
-        self.live = live
-        self._fits: Behind[Fit] = Behind(lambda fit: len(fit.study.everything))
-
-    def ask(self, view: View, state: Mapping[str, str]) -> Any:
-        """What there is of the fit of a choice: behind.Found."""
-        chosen, live = refit.choice(state), self.live
-        return self._fits.ask(self._key(chosen, view), view.number, lambda: refit.fit(live, chosen, view))
-
-    def shown(self, of: Of | None) -> Fit | None:
-        """The fit that a browser shows; None before the first, and where it is forgotten."""
-        view = self.live.view
-        return None if of is None or view.study is None else self._fits.peek(self._key(refit.choice(of[1]), view))
-
-    def _key(self, chosen: Choice, view: View) -> str:
-        """What is fitted for a choice, whatever the reasons behind it are."""
-        assert view.study is not None, "who asks has waited for the first fit"
-        return repr(refit.settings(self.live.given, chosen, set(view.study.everything.run_id)))
-
-    def fit(self, of: Of | None) -> Fit:
-        """The same, for a callback: PreventUpdate where there is none."""
-        found = self.shown(of)
-        if found is None:
-            raise dash.exceptions.PreventUpdate
-        return found
+def _shown_fit(desk: Desk, of: Of | None) -> Fit:
+    """The fit that a browser shows, for a callback: PreventUpdate where there is none."""
+    found = desk.shown(of)
+    if found is None:
+        raise dash.exceptions.PreventUpdate
+    return found
 
 
 def _register_fit(app: Any, desk: Desk) -> None:
@@ -250,7 +227,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
         gallery.shown(FIGURE),
     )
     def figure(slug: str, of: Of | None, axes: str, beside: str, was: gallery.Shown | None) -> tuple[Any, ...]:
-        fit = desk.fit(of)
+        fit = _shown_fit(desk, of)
         page = chosen_page(fit, slug)
         about, *drawn = _drawn(desk, FIGURE, fit, page, of, axes, beside, was)
         return [{"label": page.title, "value": page.slug} for page in fit.pages], about if page else EMPTY, *drawn
@@ -261,7 +238,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
         gallery.shown(RESIDUALS),
     )
     def below(slug: str, of: Of | None, axes: str, _: str, was: gallery.Shown | None) -> tuple[Any, ...]:
-        fit = desk.fit(of)
+        fit = _shown_fit(desk, of)
         page = None if slug == BELOW else next((page for page in fit.pages if page.slug == BELOW), None)
         return _drawn(desk, RESIDUALS, fit, page, of, axes, STATE["beside"], was)
 
@@ -271,7 +248,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
         dash.Input("laws-of", "data"),
     )
     def words(of: Of | None) -> tuple[Any, ...]:
-        fit = desk.fit(of)
+        fit = _shown_fit(desk, of)
         assert of is not None
         steps = refit.choice(of[1]).left_out
         out = [html.Li(f"{step.reason}: {', '.join(step.runs)}") for step in steps]
@@ -320,7 +297,7 @@ def _register_cut(app: Any, desk: Desk) -> None:
         gallery.shown(CUT),
     )
     def cut(text: str, place: float, of: Of | None, was: gallery.Shown | None) -> tuple[Any, ...]:
-        fit = desk.fit(of)
+        fit = _shown_fit(desk, of)
         found = fit.cuts
         if not found:
             nothing = gallery.draw(desk.live, CUT, None, of, was)

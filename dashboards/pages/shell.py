@@ -52,7 +52,7 @@ def app(live: Live) -> Any:
     server = flask.Flask("isoflop", static_folder=None)  # else it hands out what is in ./static
     made = dash.Dash("isoflop", server=server, title="isoflop", update_title="", assets_folder=str(folder))
     made.config.suppress_callback_exceptions = True  # a page's components are there while it is shown
-    clock = {"app": secrets.token_hex(8), "every": TICK_SECONDS, "hurried": HURRY_SECONDS}
+    clock = {"app": secrets.token_hex(8), "every": TICK_SECONDS, "hurried": HURRY_SECONDS, "runs": not live.of_table}
     data = "".join(DATA.format(name, json.dumps(of)) for name, of in (("colours", COLOURS), ("clock", clock)))
     made.index_string = made.index_string.replace("</head>", f"{HEAD}{data}</head>")
     made.layout = lambda: _frame(live)

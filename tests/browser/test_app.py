@@ -7,6 +7,7 @@ import socket
 import threading
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
 import pytest
@@ -48,6 +49,14 @@ def served(tmp_path_factory):
             arrive=lambda: late.write_bytes(content),
         )
         server.shutdown()
+
+
+A_RUN = """(() => {
+  const plot = document.querySelector("#laws-figure .js-plotly-plot"), { xaxis, yaxis } = plot._fullLayout;
+  const run = plot._fullData.find(t => (t.customdata || []).length && t.xaxis === "x"), i = run.x.length >> 1;
+  const box = plot.querySelector(".nsewdrag").getBoundingClientRect();
+  return [box.x + xaxis.d2p(run.x[i]), box.y + yaxis.d2p(run.y[i])];
+})()"""  # where one is, in pixels
 
 
 @dataclass
@@ -260,6 +269,28 @@ def test_a_token_is_typed_once(browser, isolated):
     page.get_by_text("There is no such page").wait_for()
     page.close()
     server.shutdown()
+
+
+@pytest.mark.soak
+@needs_chromium
+@pytest.mark.parametrize("figure", ["frontier", "curves"])
+def test_a_click_on_a_run_opens_it(served, opened, figure):
+    following(served)
+    page = opened(f"/laws?figure={figure}", viewport={"width": 1200, "height": 1800})
+    page.locator("#laws-figure-about", has_text="A click on a run opens it.").wait_for()
+    page.locator("#laws-cut-said:not(:empty)").wait_for()  # after which nothing moves the figure
+    page.mouse.move(*page.evaluate(A_RUN), steps=3)
+    said = page.locator("#laws-figure .hovertext").first
+    said.wait_for()
+    hovered = said.text_content()
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_url("**/runs?run=*")
+    run = parse_qs(urlsplit(page.url).query)["run"][0]
+    assert run in hovered
+    page.locator("#runs-one h2", has_text=run).wait_for()
+    page.go_back()
+    page.locator("#laws-figure .main-svg").first.wait_for()
 
 
 def following(served):

@@ -153,3 +153,17 @@ def test_what_follows_a_fit_is_there_once_there_is_one(served):
     of, said = settled(app, {"law": "chinchilla"})
     assert answered(app, {"law": "chinchilla"}, None, said)["laws-shown"]["className"] == ""
     assert answered(app, {"law": "kaplan_n"}, of, said)["laws-shown"]["className"] == laws.OLDER
+
+
+def test_what_was_fitted_already_waits_for_no_other_fit(served, monkeypatch):
+    app, _, _ = served
+    go, fit = threading.Event(), refit.fit
+    monkeypatch.setattr(
+        refit, "fit", lambda live, chosen, view: (chosen.law is None or go.wait(60)) and fit(live, chosen, view)
+    )
+    try:
+        assert not ask(app, {"law": "chinchilla"})[2]
+        of, _, done = ask(app, {})
+        assert (of[1]["law"], done) == ("default", True)
+    finally:
+        go.set()
