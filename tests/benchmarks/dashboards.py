@@ -44,6 +44,10 @@ MORE_FITS = 2  # after the first one, at least
 LOOKS, FIRST_LOOKS = 300, 60  # of a tab: ten minutes of them, after those in which its code is compiled
 SETTLES = 2.0  # seconds from the end of a fit until what it took is given back
 INTERACTIONS = 60
+COUNTS_DRAWINGS = """(() => {
+  window.drawn = 0;
+  document.querySelector("#laws-figure .js-plotly-plot").on("plotly_afterplot", () => { window.drawn += 1; });
+})()"""
 PATIENCE, FIRST_FIT = 120_000, 900_000  # milliseconds
 MEMORY = Path("/dev/shm")  # where writes are not waited for
 
@@ -231,6 +235,30 @@ def tab(browser: Any, app: Served, written: Written) -> float:
     return (heap[1] - heap[0]) * 3600 / shell.TICK_SECONDS / LOOKS
 
 
+def figures(browser: Any, app: Served) -> list[tuple[float, str]]:
+    """Seconds from a click on the name of a figure, on the page Laws, until it is drawn, twice each."""
+    page = browser.new_page()
+    page.goto(f"{app.address}/laws")
+    about, names = page.locator("#laws-figure-about"), page.locator("#page .tabs").first.get_by_role("radio")
+    about.get_by_text("behind it").wait_for(timeout=PATIENCE)
+    page.wait_for_timeout(1000 * SETTLES)
+    page.evaluate(COUNTS_DRAWINGS)
+    found = []
+    for name in 2 * names.all():
+        if name.is_checked():
+            continue
+        before, drawn, began = about.text_content(), page.evaluate("window.drawn"), time.monotonic()
+        name.click()
+        while about.text_content() == before or page.evaluate("window.drawn") == drawn:
+            page.wait_for_timeout(5)
+            if time.monotonic() > began + PATIENCE / 1000:
+                raise RuntimeError(f"the figure {name.get_attribute('value')} is not drawn")
+        found.append((time.monotonic() - began, str(name.get_attribute("value"))))
+        page.wait_for_timeout(500)
+    page.close()
+    return sorted(found)
+
+
 def exported(app: Served, kind: str) -> tuple[float, int, Path]:
     """Seconds, bytes and file of the export of all curves."""
     path = Path(tempfile.mkstemp(prefix="isoflop-curves-", dir=MEMORY if MEMORY.is_dir() else None)[1])
@@ -264,6 +292,7 @@ def measure(browser: Any, written: Written, updates: int, every: int) -> dict[st
         path.unlink()
         print(f"  as CSV: {size / 1e6:.0f} MB in {found['csv']:.1f} s")
         rest, peak = live(browser, app, written, updates, every)
+        found["figures"] = figures(browser, app)
         found["tab"] = tab(browser, app, written)
         found["grown"] = rest[-1] - rest[0] if len(rest) > MORE_FITS else None
     median = {name: statistics.median(found[name]) for name in ("listens", "answers", "view", "whole")}
@@ -272,7 +301,8 @@ def measure(browser: Any, written: Written, updates: int, every: int) -> dict[st
         f"{median['view']:.2f} s ({', '.join(f'{v:.2f}' for v in found['view'])}), all runs {median['whole']:.2f} s; "
         f"interaction median {statistics.median(found['act']):.3f}, p95 {np.quantile(found['act'], 0.95):.3f} s; "
         f"memory at rest after each fit {', '.join(f'{mb:.0f}' for mb in rest)} MB, at most {peak:.0f} MB in one; "
-        f"a tab {found['tab']:+.1f} MB an hour",
+        f"a tab {found['tab']:+.1f} MB an hour; "
+        f"figures drawn in {', '.join(f'{name} {seconds:.2f}' for seconds, name in found['figures'])} s",
         flush=True,
     )
     return found
@@ -301,6 +331,9 @@ def main(argv: list[str]) -> int:
         target(f"first_view_{name}_runs_seconds", which and statistics.median(which["whole"]), "<=", goal)
     for name, which in (("1000", few), ("10000", many)):
         target(f"interaction_p95_{name}_runs_seconds", which and float(np.quantile(which["act"], 0.95)), "<=", 0.3)
+    for name, which in (("1000", few), ("10000", many)):
+        drawn = which and float(np.quantile([seconds for seconds, _ in which["figures"]], 0.95))
+        target(f"figure_p95_{name}_runs_seconds", drawn, "<=", 0.3)
     whole = many if many and many["rows"] >= 9.9e6 else None
     target("export_1e7_rows_parquet_seconds", whole and whole["export"], "<=", 15.0)
     target("export_1e7_rows_csv_seconds", whole and whole["csv"], "<=", 15.0)
