@@ -237,7 +237,7 @@ def test_a_store_of_too_few_curves_says_so_in_the_place_of_the_numbers(simulated
     from analysis.output import documents, text
 
     assert documents.to_json(study)["laws"]["training_curves"]["status"] == "too few runs"
-    (row,) = [row for row in text._optimum(study) if row[0] == CURVES]
+    (row,) = [row.words for row in text.optimum(study).rows if row.words[0] == CURVES]
     assert row[1:] == ["-", "-", "-", study.training_curves.reason]
     assert CURVES not in study.advice.misses
 
