@@ -66,7 +66,7 @@ def _main() -> None:
         from dashboards import made
 
         app.send(made.make(settings).packed())
-    except (UsageError, StoreError, OSError) as error:
+    except (UsageError, *faults.KNOWN) as error:
         app.send(error)
     except Exception as error:
         app.send(faults.DefectError(*faults.defect(error)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from dashboards import faults
-from gpt3core.errors import LostError, StoreError, UsageError
+from gpt3core.errors import UsageError
 
 KEPT = 16  # requests whose result is kept, the last asked for; one each
 LEAST_KEPT, MOST_RUNS = 2, 20_000  # and how many are where they are of more runs than that together: 80 MB per 10,000
@@ -124,7 +124,7 @@ def _made(work: Callable[[], T]) -> tuple[T | None, str, bool]:
         return work(), "", True
     except UsageError as error:
         return None, str(error), True
-    except (StoreError, LostError, OSError) as error:
+    except faults.KNOWN as error:
         return None, str(error), False
     except Exception as error:  # whatever it is, the reader hears of it, and the next request is answered
         return None, faults.tell(error), False

@@ -24,7 +24,7 @@ class Desk:
     def ask(self, view: View, state: Mapping[str, str]) -> Found[Fit]:
         """What there is of the fit of a choice; nothing is waited for where that is as the app was started."""
         chosen, live = refit.choice(state), self.live
-        if (key := self._key(chosen, view)) != repr(live.given):
+        if key := self._key(chosen, view):
             return self._fits.ask(key, view.number, lambda: refit.fit(live, chosen, view))
         if self._started is None or self._started[0] != view.number:
             self._started = view.number, refit.fit(live, chosen, view)
@@ -36,11 +36,12 @@ class Desk:
         view = self.live.view
         if of is None or view.study is None:
             return None
-        if (key := self._key(refit.choice(of[1]), view)) != repr(self.live.given):
+        if key := self._key(refit.choice(of[1]), view):
             return self._fits.peek(key)
         return None if self._started is None else self._started[1]
 
     def _key(self, chosen: Choice, view: View) -> str:
-        """What is fitted for a choice, whatever the reasons behind it are."""
+        """What is fitted for a choice, whatever the reasons behind it are; empty as the app was started."""
         assert view.study is not None, "who asks has waited for the first fit"
-        return repr(refit.settings(self.live.given, chosen, set(view.study.everything.run_id)))
+        asked = refit.settings(self.live.given, chosen, set(view.study.everything.run_id))
+        return "" if asked == self.live.given else repr(asked)

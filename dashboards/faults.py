@@ -23,6 +23,7 @@ CALLBACK = "/_dash-update-component"
 PLACE = "failed"  # of the warning on a page, which the clock there takes away
 FAILED = "X-Failed"  # a header of an answer that warns
 MOST_BYTES = 32 << 20  # of a request: a lasso around ten thousand points takes a tenth
+KNOWN = (StoreError, LostError, OSError)  # what may go wrong without a defect, though nobody typed it: said as it is
 MOST_TOLD = 100  # lines of defects, and as many of what is known to go wrong
 _told: dict[bool, set[str]] = {True: set(), False: set()}  # known errors by their words, defects by their place
 
@@ -75,7 +76,7 @@ def defect(error: BaseException) -> tuple[str, str, str]:
 
 def tell(error: BaseException) -> str:
     """A line on the terminal, the first time; and its words. Texts of one defect may be many, its place is one."""
-    if known := isinstance(error, StoreError | LostError | OSError):
+    if known := isinstance(error, KNOWN):
         this = said = printable(short(str(error), 300))
     else:
         kind, text, place = defect(error)

@@ -15,7 +15,7 @@ from analysis.settings import StudySettings
 from dashboards import faults, memory
 from dashboards.exports import Shelf
 from dashboards.run_sets import RunSets
-from gpt3core.errors import LostError, StoreError, UsageError
+from gpt3core.errors import UsageError
 from gpt3core.store import places
 from gpt3core.store.rundir import default_root
 
@@ -137,8 +137,7 @@ class Live:
 
 
 def _sentence(error: Exception) -> str:
-    known = isinstance(error, UsageError | StoreError | LostError | OSError)
-    return str(error) if known else f"not fitted: {faults.tell(error)}"
+    return str(error) if isinstance(error, (UsageError, *faults.KNOWN)) else f"not fitted: {faults.tell(error)}"
 
 
 def _token(root: Path) -> Token:

@@ -107,9 +107,7 @@ def _in_place_of(out: Path) -> Iterator[Path]:
                 data = (out / "data" / f"{slug}.{kind}" for kind in exports.KINDS)
                 for gone in (out / f"{slug}.html", out / f"{slug}.svg", *data):
                     gone.unlink(missing_ok=True)
-        (out / INDEX).unlink(
-            missing_ok=True
-        )  # after what it names: whoever is interrupted before can tell what is gone
+        (out / INDEX).unlink(missing_ok=True)  # after what it names, that one who is interrupted can tell what is gone
         written = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
         for path in sorted(written, key=lambda path: path.name == INDEX):
             os.replace(new / path, out / path)
