@@ -18,8 +18,8 @@ from dashboards.figures.style import LOSS, Page, behind, of_size, plain, shades
 from gpt3core.words import count
 
 CURVE_POINTS = 400
-MOST_POINTS = 40_000  # of a figure
-MOST_RUNS = 400  # whose curves are drawn
+MOST_POINTS = 24_000  # of a figure
+MOST_RUNS = 200  # whose curves are drawn
 LEAST_POINTS = 40  # of a curve
 BETWEEN = 2  # two curves, and what else is drawn
 HOVER = "<b>%{customdata}</b><br>%{x:.3s} %{meta}<br>loss %{y:.3f}<extra></extra>"

@@ -153,15 +153,15 @@ def _register_fit(app: Any, desk: Desk) -> None:
         *(dash.Output("laws-said", what) for what in ("children", "aria-busy")),
         dash.Output("laws-shown", "className"),
         *CHOSEN,
-        *(dash.Input({"state": name}, "value") for name in ("figure", "cut")),
         *(dash.Input(clock, "n_intervals") for clock in ("tick", "hurry")),
+        *(dash.State({"state": name}, "value") for name in ("figure", "cut")),  # which what is drawn does not wait for
         dash.State("laws-of", "data"),
         dash.State("laws-said", "children"),
     )
     def fitted(
-        *given: *tuple[Text, Text, Text, Text, Text, Text, Text, Text, int | None, int | None, Of | None, Text],
+        *given: *tuple[Text, Text, Text, Text, Text, Text, int | None, int | None, Text, Text, Of | None, Text],
     ) -> tuple[Any, ...]:
-        *values, slug, cut, _, _, of, said = given
+        *values, _, _, slug, cut, of, said = given
         state = {name: value or "" for name, value in zip(refit.STATE, values, strict=True)}
         view = desk.live.view
         if view.study is None:
@@ -221,7 +221,6 @@ def _register_figures(app: Any, desk: Desk) -> None:
     )
 
     @app.callback(
-        dash.Output({"state": "figure"}, "options"),
         *gallery.outputs(FIGURE),
         *drawn_by,
         gallery.seen(FIGURE),
@@ -233,7 +232,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
         fit = _shown_fit(desk, of)
         page = chosen_page(fit, slug)
         about, *drawn = _drawn(desk, FIGURE, fit, page, [of, axes, beside], seen, was)
-        return [{"label": page.title, "value": page.slug} for page in fit.pages], about if page else EMPTY, *drawn
+        return about if page else EMPTY, *drawn
 
     @app.callback(
         *gallery.outputs(RESIDUALS),
@@ -251,6 +250,7 @@ def _register_figures(app: Any, desk: Desk) -> None:
     @app.callback(
         inplace.output("laws-answer"),
         *(dash.Output(name, "children") for name in ("laws-out", "laws-command")),
+        dash.Output({"state": "figure"}, "options"),
         dash.Input("laws-of", "data"),
     )
     def words(of: Of | None) -> tuple[Any, ...]:
@@ -258,7 +258,8 @@ def _register_figures(app: Any, desk: Desk) -> None:
         assert of is not None
         steps = refit.choice(of[1]).left_out
         out = [html.Li(f"{step.reason}: {', '.join(step.runs)}") for step in steps]
-        return inplace.said(_answer(fit, desk.live)), out, refit.command(fit.asked)
+        names = [{"label": page.title, "value": page.slug} for page in fit.pages]
+        return inplace.said(_answer(fit, desk.live)), out, refit.command(fit.asked), names
 
 
 def chosen_page(fit: Fit, slug: str) -> Page | None:

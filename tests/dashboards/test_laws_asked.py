@@ -38,10 +38,12 @@ def answered(app, state, of, said):
     key = next(key for key in app.callback_map if key.startswith("..laws-of.data"))
     outputs = [dict(zip(("id", "property"), part.split("."), strict=True)) for part in key.strip(".").split("...")]
     values = {**refit.STATE, "figure": laws.STATE["figure"], "cut": "", **state}
-    inputs = [{"id": {"state": name}, "property": "value", "value": value} for name, value in values.items()]
+    given = [{"id": {"state": name}, "property": "value", "value": value} for name, value in values.items()]
+    inputs = [one for one in given if one["id"]["state"] in refit.STATE]
     inputs += [{"id": name, "property": "n_intervals", "value": 0} for name in ("tick", "hurry")]
     body = {"output": key, "outputs": outputs, "inputs": inputs, "changedPropIds": ["tick.n_intervals"]}
     body["state"] = [
+        *(one for one in given if one["id"]["state"] not in refit.STATE),
         {"id": "laws-of", "property": "data", "value": of},
         {"id": "laws-said", "property": "children", "value": said},
     ]
@@ -107,7 +109,10 @@ def test_no_word_of_an_address_but_a_name_that_is_there_is_in_the_command(served
     places = {"laws-answer": "data-said", "laws-out": "children", "laws-command": "children"}
     body = {
         "output": key,
-        "outputs": [{"id": name, "property": what} for name, what in places.items()],
+        "outputs": [
+            *({"id": name, "property": what} for name, what in places.items()),
+            {"id": {"state": "figure"}, "property": "options"},
+        ],
         "inputs": [{"id": "laws-of", "property": "data", "value": of}],
         "changedPropIds": ["laws-of.data"],
     }
