@@ -161,6 +161,11 @@ def title(found: Comparison) -> str:
     return f"A = {found.names[0]} ({found.runs[0]} runs), B = {found.names[1]} ({found.runs[1]} runs){domain}"
 
 
+def named(found: Comparison) -> tuple[str, ...]:
+    """Names from outside that its sentences may hold."""
+    return (*found.names, *found.texts, found.domain)
+
+
 def to_markdown(comparisons: list[Comparison]) -> str:
     """A short report."""
     lines = ["# Is B better than A, and by how much compute", ""]

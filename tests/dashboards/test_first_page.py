@@ -226,7 +226,13 @@ def test_words_from_outside_are_text_in_every_place_of_a_template(studied, evil)
     made = (
         render("figure.html", **known, **cells, title=evil, current="s", page=page, count=1),
         render("list.html", **known, title=evil, current="index"),
-        render("comparison.html", **known, title=evil, current="index", comparisons=[(evil, [evil], [evil], [[evil]])]),
+        render(
+            "comparison.html",
+            **known,
+            title=evil,
+            current="index",
+            comparisons=[(evil, [evil], [evil], [[evil]], (evil,))],
+        ),
         render(
             "summary.html",
             **known,
