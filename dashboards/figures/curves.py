@@ -20,7 +20,7 @@ CURVE_POINTS = 400
 MOST_POINTS = 100_000  # of a figure
 MOST_RUNS = 400  # whose curves are drawn
 LEAST_POINTS = 50  # of a curve
-HOVER = "<b>%{fullData.name}</b><br>%{x:.3s} %{meta}<br>loss %{y:.3f}<extra></extra>"
+HOVER = "<b>%{fullData.name}</b><br>%{x:.2e} %{meta}<br>loss %{y:.3f}<extra></extra>"
 
 
 def curves(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:

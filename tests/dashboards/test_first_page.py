@@ -306,7 +306,7 @@ def test_labels_of_a_figure_have_their_powers_raised(studied):
         axes = [axis.title.text for axis in (*page.figure.select_xaxes(), *page.figure.select_yaxes())]
         labels = [*(note.text for note in layout.annotations), *(trace.name for trace in page.figure.data), *axes]
         hovers = [trace.hovertemplate for trace in page.figure.data if trace.hovertemplate]
-        assert not [words for words in hovers if re.search(r"%\{[xyz]\}", words)], (
+        assert not [words for words in hovers if re.search(r"%\{[xyz](:[^}]*s)?\}", words)], (
             "plotly prints all digits, and T for 10^12"
         )
         texts = [str(text) for trace in page.figure.data for text in np.atleast_1d(trace.text)]
