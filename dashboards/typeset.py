@@ -82,12 +82,15 @@ def _greek(text: str) -> str:
 
 
 def numbers(text: str) -> list[tuple[str, bool]]:
-    """A text in pieces, each with whether it is a number; put together they are the text, and symbols where it is."""
+    """A text in pieces, each with whether it is a number; put together they are the text, and symbols where it is.
+
+    A setting that a sentence says to give is one piece, and no number.
+    """
     if isinstance(text, Name):
         return [(text, False)]
     kind = Symbols if isinstance(text, Symbols) else str
     found, end = list[tuple[str, bool]](), 0
-    for match in _SAID.finditer(text):
-        found += [(text[end : match.start()], False), (match.group(), True)]
+    for match in re.finditer(f"{_TYPED.pattern}|({_SAID.pattern})", text):
+        found += [(text[end : match.start()], False), (match.group(), match[1] is not None)]
         end = match.end()
     return [(kind(part), is_one) for part, is_one in [*found, (text[end:], False)] if part]

@@ -49,7 +49,7 @@ def trust(study: Study) -> list[Part]:
     if weighting is None:
         return _of_scores(study)
     if not weighting.calibration.supported:
-        return [(f"none: {weighting.calibration.reason}", NONE)]
+        return [(f"none: {weighting.calibration.reason}", evidence.of_prediction(study, optimal=study.of_optima))]
     if study.explained is not None and not study.explained.told:
         return [
             ("none: the laws follow these losses no better than they would follow noise (F test, p = ", NONE),

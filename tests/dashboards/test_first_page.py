@@ -108,7 +108,7 @@ def test_the_parameters_of_laws_are_greek_wherever_they_are_spelt(studied):
         "drawn": {"s": ""},
         "code": {},
     }
-    of_page = {"figure_of": lambda *_: None, "slugs": [], "lead": [], "notes": studied.notes, "next_command": ""}
+    of_page = {"figure_of": lambda *_: None, "slugs": [], "lead": [], "notes": [], "next_command": ""}
     line = ("law", summary.linked(law, lambda runs: f"{len(runs)}.html"))
     report = render("summary.html", **known, **drawn, **of_page, others=[line], groups=groups)
     for markup in (report.partition("<dl>")[2], str(tables.linked(law, None))):
@@ -237,7 +237,12 @@ def test_words_from_outside_are_text_in_every_place_of_a_template(studied, evil)
             "summary.html",
             **known,
             **{"title": evil, "current": "index", "lead": [(evil, [(evil, evil)])], "others": [(evil, [(evil, "")])]},
-            **{"figure_of": lambda *_: None, "slugs": [], "groups": [(evil, [table])], "notes": [note, note]},
+            **{
+                "figure_of": lambda *_: None,
+                "slugs": [],
+                "groups": [(evil, [table])],
+                "notes": [(note, row[1][1])] * 2,
+            },
             next_command=evil,
         ),
         render(
