@@ -84,6 +84,16 @@ def test_the_recipe_of_a_text_is_planned_by_every_command_that_names_it(isolated
         assert command.sweep([*dict.fromkeys([*words, "--plan"])], usage="") == 0, words
 
 
+def test_the_plan_prints_what_is_pasted(isolated, known_text, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("COLUMNS", "100")
+    known_text.train_tokens = 5_218_208  # of the starter text, by GPT-3's tokenizer
+    (words,) = [words for words in typed("sizes.py") if "sizes=[1.3B,13B,175B]" in words]
+    assert command.sweep(words, usage="") == 0
+    printed = "".join(f"{line.rstrip()}\n" for line in capsys.readouterr().out.splitlines())
+    (pasted,) = re.findall(r"^(gpt3 on H100.*?)^\.\.\.", README, re.MULTILINE | re.DOTALL)
+    assert printed.startswith(pasted)
+
+
 @pytest.mark.parametrize("module", SETTINGS)
 def test_settings_that_are_typed_are_settings_that_there_are(module):
     assert typed(f"-m {module}")
