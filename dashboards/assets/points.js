@@ -6,8 +6,7 @@
   const heard = new WeakMap(); // figures, and what tells of their clicks
 
   function open({ points: [point] }) {
-    const names = point.data.customdata ?? [];
-    const run = point.customdata ?? (names.length === 1 ? names[0] : null); // of a curve, all of it
+    const run = [point.customdata].flat()[0]; // of several under one marker the one that it is of
     if (typeof run !== "string" || !mouse.matches) return;
     window.history.pushState({}, "", `/runs?run=${encodeURIComponent(run)}`);
     window.dispatchEvent(new PopStateEvent("popstate", { state: {} }));

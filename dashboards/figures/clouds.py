@@ -14,13 +14,13 @@ from analysis.laws import Array
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, panelled
 from dashboards.figures.look import GREY, INK, PALETTE
-from dashboards.figures.style import Page, printed
+from dashboards.figures.style import Page, name_places, printed
 from gpt3core.words import Symbols, span
 
 SLUG, TITLE = "clouds", "Exponents under resampling"
 COLORS = dict(zip(uncertainty.CLUSTERS, (PALETTE[0], PALETTE[1], PALETTE[2]), strict=True))
 DASHES = dict(zip(uncertainty.CLUSTERS, ("solid", "dash", "dot"), strict=True))
-MOST_SHOWN = 2000  # draws
+MOST_SHOWN = 150  # draws of a cloud, any of which are as good as others
 AROUND = np.linspace(0, 2 * np.pi, 121)
 
 
@@ -66,6 +66,7 @@ def clouds(study: Study) -> Page:
     above = Panel(x="α, of N", y="β, of D", height=380, log_x=False)
     arrange(figure, [above, Panel(x=printed("a, of N* ~ C^a"), y="", height=60 + 40 * len(of_a), log_x=False)])
     figure.update_yaxes(autorange="reversed", row=2, col=1)
+    name_places(figure, [name for name, _, _ in of_a], row=2)
     if of_a:
         figure.add_vline(x=0.5, line={"color": GREY, "dash": "dot", "width": 1}, row=2, col=1)
     behind = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
@@ -76,8 +77,9 @@ def _about(study: Study, drawn: dict[str, Array], of_a: list[tuple[str, Array, l
     joint = study.laws.get("chinchilla")
     reason = "L(N,D) was not asked for" if joint is None else f"L(N,D) is {joint.fit.status.value}: {joint.fit.reason}"
     said = [
-        "Above, each point is L(N,D) fitted to resampled runs; ellipses hold 95% of the draws by run, by size and by "
-        "budget (whole sizes or budgets drawn together, as their misfit is shared); the cross is the fit."
+        f"Above, each point is L(N,D) fitted to resampled runs, {MOST_SHOWN} of a kind at most; ellipses hold 95% "
+        "of all draws by run, size and budget (whole sizes or budgets drawn together, as their misfit is shared). "
+        "The cross is the fit."
         if drawn
         else f"No cloud above: {reason}."
     ]

@@ -12,13 +12,13 @@ from analysis.reference.tables import gpt3_models
 from analysis.runs.conventions import LABELS
 from analysis.study import Study
 from dashboards.figures.look import GREY
-from dashboards.figures.style import Page, axes, behind, plain, printed, shades
+from dashboards.figures.style import Page, axes, behind, name_places, plain, printed, shades
 from gpt3core.costs import PF_DAY
 from gpt3core.words import count, flops, number_of, powers
 
 MOST = 24  # sizes with a bar of their own; more are taken together
 ROW, AROUND = 22, 150  # pixels
-TOGETHER = "all runs together"
+TOGETHER = "whole sweep"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +61,7 @@ def compute_bars(study: Study) -> Page:
     figure.update_xaxes(range=[np.floor(np.log10(lowest)) - 0.5, np.log10(highest) + 0.6])
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=names[::-1])
     figure.update_layout(height=AROUND + ROW * len(names), bargap=0.25)
+    name_places(figure, names)
     whole = float(table.C.sum())
     about = (
         "A bar reaches to the run of most compute of a size, in the order of N; marks are the other runs. All "

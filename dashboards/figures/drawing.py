@@ -20,11 +20,11 @@ from analysis.laws import Array, Data
 from analysis.output.texts import shared
 from analysis.study import Study
 from dashboards.figures.look import GREY, faint
-from dashboards.figures.style import Page, axes, log_ticks, log_x_ticks, printed, spelt
+from dashboards.figures.style import MARGIN, Page, axes, log_ticks, log_x_ticks, printed, spelt, x_title
 from gpt3core.words import Symbols, count, powers
 
 GAP, CLOSE = 66, 12  # pixels between panels, and above one that lies under another
-TOP, BOTTOM = 30, 110  # pixels of margin; below, the axis' title and the legend
+TOP, BOTTOM = MARGIN["t"], 110  # pixels of margin; below, the axis' title and the legend
 STRIP = 90  # pixels of a panel of residuals
 RESIDUAL = "residual, %"
 LINE = 20  # pixels of a line of text
@@ -62,13 +62,13 @@ def arrange(figure: go.Figure, panels: Sequence[Panel]) -> None:
     gaps = [0, *(CLOSE if panel.under else GAP for panel in panels[1:])]
     inside = sum(gaps) + sum(panel.height for panel in panels)
     axes(figure, "", "", log_x=False)
-    figure.update_layout(height=TOP + inside + BOTTOM, margin={"l": 10, "r": 10, "t": TOP, "b": 60})
+    figure.update_layout(height=TOP + inside + BOTTOM)
     top = inside
     for row, (panel, gap) in enumerate(zip(panels, gaps, strict=True), start=1):
         top -= gap
         covered = row < len(panels) and panels[row].under and not bare[row]
         figure.update_xaxes(
-            title=None if covered else {"text": panel.x, "standoff": 6},
+            title=None if covered else x_title(panel.x, log=panel.log_x),
             type="log" if panel.log_x else "linear",
             showticklabels=not covered,
             visible=not bare[row - 1],

@@ -10,7 +10,7 @@ from analysis.estimation.influence import Influence
 from analysis.study import Study
 from dashboards.figures.drawing import Panel, arrange, nothing, panelled
 from dashboards.figures.look import GREY, PALETTE, faint
-from dashboards.figures.style import Page, plain, printed
+from dashboards.figures.style import Page, name_places, plain, printed
 from gpt3core.words import change, flops, number_of
 
 SLUG, TITLE = "influence", "Influence on the prediction"
@@ -41,6 +41,7 @@ def influence(study: Study) -> Page:
     ticks = {"tickmode": "array", "tickvals": list(range(len(shown))), "ticktext": names, "tickfont": {"size": 11}}
     figure.update_yaxes(range=[len(shown) - 0.5, -0.5], zeroline=False, **ticks)
     figure.update_xaxes(zeroline=True, zerolinecolor=GREY)
+    name_places(figure, names, font=11)
     about = _about(study, found)
     if (half := _interval(study)) is not None:
         figure.add_vrect(*half, fillcolor=faint(GREY), line_width=0, layer="below", row=1, col=1)

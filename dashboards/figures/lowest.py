@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,13 +10,14 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.estimation.training_curves import CurveEnvelope
+from analysis.output.texts import shared
 from analysis.runs.conventions import LABELS
 from analysis.runs.curves import FROM
 from analysis.study import Study
-from dashboards.figures.curves import add_bar, kept, points_each, some_of
+from dashboards.figures.curves import add_bar, by_size, kept, points_each, some_of
 from dashboards.figures.drawing import minima_points, of_minimum
 from dashboards.figures.look import PALETTE
-from dashboards.figures.style import LOSS, Page, axes, behind, plain, printed, shades
+from dashboards.figures.style import LOSS, Page, axes, behind, plain, printed
 from gpt3core.words import count, powers
 
 SLUG, TITLE = "lowest-curves", "Approach 1: the lowest training curves"
@@ -81,27 +81,26 @@ def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFra
     table = study.table.sort_values(["N", "C"])
     shown = [run_id in losses and (not read or run_id in read) for run_id in table.run_id.astype(str)]
     there, table = sum(shown), some_of(table[shown])
-    most, traces, found = points_each(len(table)), list[dict[str, Any]](), list[pd.DataFrame]()
-    for run, color in zip(table.to_dict("records"), shades(table.N), strict=True):
+    most, found = points_each(len(table)), list[pd.DataFrame]()
+    for run in table.to_dict("records"):
         run_id, tokens = str(run["run_id"]), float(run["D"])
         thin = losses[run_id]
         thin = kept(thin[thin.tokens >= FROM * tokens], most)
         compute = thin.tokens.to_numpy(float) * float(run["C"]) / tokens
         known = {"what": "training loss", "run_id": run_id, "N": run["N"], "D": thin.tokens.to_numpy(float)}
         found.append(pd.DataFrame({**known, "C": compute, "loss": thin.loss.to_numpy(float)}))
-        look = {"mode": "lines", "line": {"color": color, "width": 1}, "opacity": 0.6, "showlegend": False}
-        hover = "<b>%{fullData.name}</b><br>C %{x:.2e} FLOPs<br>training loss %{y:.3f}<extra></extra>"
-        named = {
-            "name": plain(run_id),
-            "customdata": [plain(run_id)],
-            "hovertemplate": hover,
-            "xaxis": "x",
-            "yaxis": "y",
-        }
-        traces.append(
-            {"type": "scatter", "x": compute, "y": found[-1].loss, "xaxis": "x", "yaxis": "y", **look, **named}
-        )
-    figure.add_traces(traces)
+    look = {"mode": "lines", "opacity": 0.6, "showlegend": False, "xaxis": "x", "yaxis": "y"}
+    hover = "<b>%{customdata}</b><br>C %{x:.2e} FLOPs<br>training loss %{y:.3f}<extra></extra>"
+    figure.add_traces(
+        [
+            {
+                **{"type": "scatter", "x": points["C"], "y": points.loss, "hovertemplate": hover, **look},
+                **{"name": f"N {count(points.N.iloc[0])}", "line": {"color": color, "width": 1}},
+                "customdata": shared(map(plain, points.run_id)),
+            }
+            for points, color in by_size(found)
+        ]
+    )
     add_bar(figure, table)
     return found, there
 

@@ -2,39 +2,57 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import zlib
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
+
+from dashboards.figures.thinned import View, arrays, thinned
 
 
 class Packed:
     """A figure that is kept to be sent."""
 
     def __init__(self, figure: go.Figure) -> None:
-        self._text = zlib.compress(figure.to_json().encode(), 1)
+        whole = json.loads(figure.to_json())
+        self._whole = _text(whole)
+        found, self._under = thinned(whole)
+        self._thinned = _text(found) if self._under else self._whole
 
     def to_plotly_json(self) -> dict[str, Any]:
         """As go.Figure's: plain JSON, with arrays in base64."""
-        found: dict[str, Any] = json.loads(zlib.decompress(self._text))
-        return found
+        return _read(self._whole)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether some of its points lie under others."""
+        return self._under > 0
+
+    def drawn(self, view: View | None) -> tuple[dict[str, Any], int]:
+        """As ``thinned`` makes it."""
+        return thinned(self.to_plotly_json(), view) if self._under and view else (_read(self._thinned), self._under)
+
+
+def drawn(figure: go.Figure | Packed, view: View | None = None) -> tuple[dict[str, Any], int]:
+    """A figure as a browser draws it; see ``thinned``."""
+    return figure.drawn(view) if isinstance(figure, Packed) else thinned(figure.to_plotly_json(), view)
+
+
+def crowded(figure: go.Figure | Packed) -> bool:
+    """Whether some of its points lie under others."""
+    return figure.crowded if isinstance(figure, Packed) else thinned(figure.to_plotly_json())[1] > 0
 
 
 def opened(figure: go.Figure | Packed) -> go.Figure:
     """A figure to draw on, which is nobody else's."""
-    return go.Figure(_with_arrays(figure.to_plotly_json()) if isinstance(figure, Packed) else figure)
+    return go.Figure(arrays(figure.to_plotly_json()) if isinstance(figure, Packed) else figure)
 
 
-def _with_arrays(part: Any) -> Any:
-    """Plain JSON with the arrays that it holds."""
-    if isinstance(part, list):
-        return [_with_arrays(one) for one in part] if part and isinstance(part[0], dict) else part
-    if not isinstance(part, dict):
-        return part
-    if "bdata" not in part:
-        return {name: _with_arrays(one) for name, one in part.items()}
-    array = np.frombuffer(base64.b64decode(part["bdata"]), part["dtype"])
-    return array.reshape([int(side) for side in str(part["shape"]).split(",")]) if "shape" in part else array
+def _text(figure: dict[str, Any]) -> bytes:
+    return zlib.compress(json.dumps(figure, separators=(",", ":")).encode(), 1)
+
+
+def _read(text: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(zlib.decompress(text))
+    return found

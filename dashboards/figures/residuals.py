@@ -29,6 +29,7 @@ def residuals(study: Study) -> Page:
     add_runs(figure, table, table.D, found.ln_residual)
     figure.add_hline(y=0, line={"color": AXIS, "width": 1})
     axes(figure, "training tokens", "ln measured − ln fitted")
+    figure.update_layout(margin={"l": 90})  # of residuals of thousandths
     shown = ", ".join(f"{name} {value_of(joint, name)}" for name in fit.params)
     doubt = f": {fit.reason}" if fit.reason else ""
     about = Symbols(f"{fit.law.equation} with {shown}; {fit.status.value}{doubt}. Patterns here are misfit, not noise.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ LOSS = "loss, nats per token"
 CROWDED, A_LABEL = 2.9, 0.31  # decades of which plotly labels each digit, and decades a label for 2s and 5s alone
 NARROW, ROOM = 0.1, 0.3  # decades between points that are told apart by many digits, and beside them
 DIGITS = 4  # of a loss after its point, at most
+# pixels, which labels of most axes take: where they take more, plotly draws all of a figure twice
+MARGIN = {"l": 74, "r": 30, "t": 30, "b": 64}
+A_LETTER, MOST_LETTERS = 0.66, 24  # of a font's size, as wide as letters are; of a label for which room is made
 MOST_DECADES, MOST_TICKS = 6, 10  # of an axis with 2s and 5s on it; of one of more decades
 BEHIND = ("run_id", "size", "N", "D", "C", "U", "epochs", "seed", "loss", "loss_se")
 
@@ -66,12 +70,12 @@ def axes(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool =
     """Set the axes and the look; returns the figure."""
     figure.update_layout(
         template=TEMPLATE,
-        margin={"l": 10, "r": 10, "t": 30, "b": 60},
+        margin=MARGIN,
         height=560,
         legend={"font": {"size": 11}, "orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0.0},
         hoverlabel={"align": "left"},
     )
-    figure.update_xaxes(title=x, type="log" if log_x else "linear", exponentformat="power")
+    figure.update_xaxes(title=x_title(x, log=log_x), type="log" if log_x else "linear", exponentformat="power")
     if log_x:
         figure.update_xaxes(**log_x_ticks(figure.data))
     figure.update_yaxes(
@@ -83,6 +87,21 @@ def axes(figure: go.Figure, x: str, y: str, *, log_x: bool = True, log_y: bool =
     if log_y:
         figure.update_yaxes(**log_ticks(y, figure.data))
     return figure
+
+
+def x_title(text: str, *, log: bool) -> dict[str, Any]:
+    """A title as far below all axes: labels of logarithmic ones are taller by their powers."""
+    return {"text": text, "standoff": 6 if log else 10}
+
+
+def name_places(figure: go.Figure, names: Sequence[str], *, font: int = 13, row: int | None = None) -> None:
+    """Room for the names along a y; plotly makes it, and draws twice, where one is long or no names are known."""
+    longest = max((len(html.unescape(re.sub("<[^>]*>", "", name))) for name in names), default=MOST_LETTERS + 1)
+    if longest > MOST_LETTERS:
+        return
+    room = max(MARGIN["l"], round(24 + A_LETTER * font * longest))
+    figure.update_layout(margin={"l": room})
+    figure.update_yaxes(automargin=False, row=row)
 
 
 def log_ticks(title: str, traces: Iterable[Any]) -> dict[str, Any]:

@@ -41,12 +41,13 @@ def register(app: Any, live: Live) -> None:
         *(inplace.output(f"answer-{part}") for part in ("lead", "lines", "figures")),
         *gallery.outputs(PICTURE),
         dash.Input("tick", "n_intervals"),
+        gallery.seen(PICTURE),
         gallery.shown(PICTURE),
     )
-    def show(_: int | None, was: gallery.Shown | None) -> tuple[Any, ...]:
+    def show(_: int | None, seen: gallery.Seen | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         view = live.view
         picture = view.pages[0] if view.pages else None
-        drawn = gallery.draw(live, PICTURE, picture, view.number or view.waiting, was)
+        drawn = gallery.draw(live, PICTURE, picture, view.number or view.waiting, was, seen=seen)
         lead, lines = _sentences(live, view)
         return (
             inplace.said(lead if view.study is not None else _none_yet(live, view)),

@@ -170,13 +170,18 @@ def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
         page = multipliers([found for _, found in compared])
         return gallery.draw(live, MULTIPLIER, page, of, was, _code(live, of, "multipliers"), of=of[1:])
 
-    @app.callback(*gallery.outputs(FRONTIERS), dash.Input("compare-of", "data"), gallery.shown(FRONTIERS))
-    def both(of: Of | None, was: gallery.Shown | None) -> tuple[Any, ...]:
+    @app.callback(
+        *gallery.outputs(FRONTIERS),
+        dash.Input("compare-of", "data"),
+        gallery.seen(FRONTIERS),
+        gallery.shown(FRONTIERS),
+    )
+    def both(of: Of | None, seen: gallery.Seen | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         from dashboards.figures.comparison import frontiers
 
         of, compared = shown(of)
         page = frontiers(*compared[0])
-        return gallery.draw(live, FRONTIERS, page, of, was, _code(live, of, "frontiers"), of=of[1:])
+        return gallery.draw(live, FRONTIERS, page, of, was, _code(live, of, "frontiers"), of=of[1:], seen=seen)
 
 
 def _code(live: Live, of: Of, figure: str) -> str:

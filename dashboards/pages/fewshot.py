@@ -36,16 +36,17 @@ def register(app: Any, live: Live) -> None:
         *gallery.outputs(FIGURE),
         dash.Input({"state": KEY}, "value"),
         dash.Input("tick", "n_intervals"),
+        gallery.seen(FIGURE),
         gallery.shown(FIGURE),
     )
-    def show(chosen: str, _: int | None, was: gallery.Shown | None) -> tuple[Any, ...]:
+    def show(chosen: str, _: int | None, seen: gallery.Seen | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         view = live.view
         pages = [page for page in view.pages if page.group == GROUP]
         page = next((page for page in pages if page.slug == chosen), pages[0] if pages else None)
         why = EMPTY if view.number else view.waiting
         said = inputs.absent(KEY, chosen, STATE[KEY], [page.slug for page in pages])
         version = [view.number, said] if pages else why  # what is said there changes too
-        about, *drawn = gallery.draw(live, FIGURE, page, version, was)
+        about, *drawn = gallery.draw(live, FIGURE, page, version, was, seen=seen)
         labels = [{"label": page.title, "value": page.slug} for page in pages]
         lead = [html.Strong(f"{said}. ", className="warning")] if said else []
         return labels, [*lead, *about] if pages else why, *drawn

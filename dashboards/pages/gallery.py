@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 HIDDEN = {"display": "none"}
 WHOLE = ("annotations", "images", "shapes")  # of a layout: lists that a figure may be without
 Shown: TypeAlias = Annotated[list[Any], (Any, Any, Any)]  # what a browser has of a figure: which one, of what, its axes
+Seen: TypeAlias = Annotated[list[Any], (str, dict[str, list[float]])]  # of which figure, and the ranges by its axes
 
 
 def figure(name: str) -> list[Any]:
@@ -33,6 +34,7 @@ def figure(name: str) -> list[Any]:
         dcc.Graph(id=name, config=CONFIG, style=HIDDEN),
         html.Div(id=f"{name}-exports"),
         dcc.Store(id=f"{name}-shown"),
+        dcc.Store(id=f"{name}-seen"),
     ]
 
 
@@ -55,6 +57,11 @@ def shown(name: str) -> Any:
     return dash.State(f"{name}-shown", "data")
 
 
+def seen(name: str) -> Any:
+    """What a reader looks at closely in a figure, as a callback's Input: for ``draw``."""
+    return dash.Input(f"{name}-seen", "data")
+
+
 def draw(
     live: Live,
     name: str,
@@ -64,6 +71,7 @@ def draw(
     code: str | None = None,
     *,
     of: Any = None,
+    seen: Seen | None = None,
 ) -> tuple[Any, ...]:
     """What a figure's components become.
 
@@ -74,14 +82,19 @@ def draw(
             overtook is discarded. Where it is of the same figure of the same thing, a reader's zoom stays.
         code: Python that draws it; by default that of a figure of the catalogue.
         of: what it shows, where that is not the study: a run, a sweep, a pair; plain JSON.
+        seen: what the reader looks at closely, where that is of this figure.
 
     Raises:
         PreventUpdate: when the browser has it already.
     """
-    key = None if page is None else [page.slug, of]
+    from dashboards.figures import packed
+
+    key, ranges = None if page is None else [page.slug, of], None
+    if page is not None and seen is not None and seen[0] == json.dumps(key) and packed.crowded(page.figure):
+        version, ranges = [version, seen[1]], seen[1]
     if was is not None and was[:2] == [key, version]:
         raise dash.exceptions.PreventUpdate
-    whole = {"data": []} if page is None else page.figure.to_plotly_json()
+    whole, under = ({"data": []}, 0) if page is None else packed.drawn(page.figure, ranges)
     if page is None or not whole["data"]:  # which says why
         about = [] if page is None else typeset(page.about)
         return about, {"data": [], "layout": {}}, HIDDEN, inplace.said([]), [key, version, []]
@@ -92,9 +105,11 @@ def draw(
     about = [*typeset(page.about), f" {number_of(len(page.rows), 'row')} behind it."]
     if not live.of_table and any("customdata" in trace for trace in whole["data"]):
         about.append(" A click on a run opens it.")
+    if under:
+        about.append(f" {number_of(under, 'point')} lie under others, which say so: a closer look parts them.")
     code = code or exports.code(live.given, page.slug)
-    drawn = _changed(whole) if was and was[::2] == now[::2] else whole
-    return about, drawn, size, inplace.said([exports.row(page, live.shelf, name, code)]), now
+    told = _changed(whole) if was and was[::2] == now[::2] else whole
+    return about, told, size, inplace.said([exports.row(page, live.shelf, name, code)]), now
 
 
 def _tell_apart(traces: list[dict[str, Any]]) -> None:

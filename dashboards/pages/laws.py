@@ -224,23 +224,29 @@ def _register_figures(app: Any, desk: Desk) -> None:
         dash.Output({"state": "figure"}, "options"),
         *gallery.outputs(FIGURE),
         *drawn_by,
+        gallery.seen(FIGURE),
         gallery.shown(FIGURE),
     )
-    def figure(slug: str, of: Of | None, axes: str, beside: str, was: gallery.Shown | None) -> tuple[Any, ...]:
+    def figure(
+        slug: str, of: Of | None, axes: str, beside: str, seen: gallery.Seen | None, was: gallery.Shown | None
+    ) -> tuple[Any, ...]:
         fit = _shown_fit(desk, of)
         page = chosen_page(fit, slug)
-        about, *drawn = _drawn(desk, FIGURE, fit, page, of, axes, beside, was)
+        about, *drawn = _drawn(desk, FIGURE, fit, page, [of, axes, beside], seen, was)
         return [{"label": page.title, "value": page.slug} for page in fit.pages], about if page else EMPTY, *drawn
 
     @app.callback(
         *gallery.outputs(RESIDUALS),
         *drawn_by,
+        gallery.seen(RESIDUALS),
         gallery.shown(RESIDUALS),
     )
-    def below(slug: str, of: Of | None, axes: str, _: str, was: gallery.Shown | None) -> tuple[Any, ...]:
+    def below(
+        slug: str, of: Of | None, axes: str, _: str, seen: gallery.Seen | None, was: gallery.Shown | None
+    ) -> tuple[Any, ...]:
         fit = _shown_fit(desk, of)
         page = None if slug == BELOW else next((page for page in fit.pages if page.slug == BELOW), None)
-        return _drawn(desk, RESIDUALS, fit, page, of, axes, STATE["beside"], was)
+        return _drawn(desk, RESIDUALS, fit, page, [of, axes, STATE["beside"]], seen, was)
 
     @app.callback(
         inplace.output("laws-answer"),
@@ -261,9 +267,16 @@ def chosen_page(fit: Fit, slug: str) -> Page | None:
 
 
 def _drawn(
-    desk: Desk, name: str, fit: Fit, page: Page | None, of: Of | None, axes: str, beside: str, was: gallery.Shown | None
+    desk: Desk,
+    name: str,
+    fit: Fit,
+    page: Page | None,
+    version: Sequence[Any],
+    seen: gallery.Seen | None,
+    was: gallery.Shown | None,
 ) -> tuple[Any, ...]:
-    """A figure on the axes, and with what is beside it, that were chosen."""
+    """A figure on the axes, and with what is beside it, that were chosen: ``version`` ends with these."""
+    *_, axes, beside = version
     looks = {"published": beside == "published", "linear": axes == "linear"}
     code = None if page is None else exports.code(fit.asked, page.slug, **looks)
     if page is not None:
@@ -272,7 +285,7 @@ def _drawn(
 
         page = over(page, fit.study) if looks["published"] else page
         page = linear(page) if looks["linear"] else page
-    return gallery.draw(desk.live, name, page, [of, axes, beside], was, code)
+    return gallery.draw(desk.live, name, page, version, was, code, seen=seen)
 
 
 def _answer(fit: Fit, live: Live) -> list[Any]:
@@ -294,9 +307,12 @@ def _register_cut(app: Any, desk: Desk) -> None:
         dash.Input({"state": "cut"}, "value"),
         dash.Input("laws-slider", "value"),
         dash.Input("laws-of", "data"),
+        gallery.seen(CUT),
         gallery.shown(CUT),
     )
-    def cut(text: str, place: float, of: Of | None, was: gallery.Shown | None) -> tuple[Any, ...]:
+    def cut(
+        text: str, place: float, of: Of | None, seen: gallery.Seen | None, was: gallery.Shown | None
+    ) -> tuple[Any, ...]:
         fit = _shown_fit(desk, of)
         found = fit.cuts
         if not found:
@@ -307,7 +323,7 @@ def _register_cut(app: Any, desk: Desk) -> None:
         from dashboards.figures.backtest import backtest
 
         page = backtest(fit.study, rows=here.rows)
-        drawn = gallery.draw(desk.live, CUT, page, [of, here.fitted_to], was, _code(fit, here))
+        drawn = gallery.draw(desk.live, CUT, page, [of, here.fitted_to], was, _code(fit, here), seen=seen)
         written = flops(here.fitted_to) if moved else dash.no_update
         slider: tuple[Any, ...] = (0, len(found) - 1, _marks(found), found.index(here), {})
         return written, *slider, gallery.typeset(refit.foretold(here)), *drawn
@@ -369,7 +385,8 @@ def _register_left_out(app: Any, desk: Desk) -> None:
 
 
 def runs_in(selection: Mapping[str, Any] | None) -> list[str]:
-    """The runs inside a lasso; what is no run (a minimum, a prediction) carries no name."""
+    """The runs inside a lasso; a minimum or a prediction has no name, and a marker of many has several."""
     points = (selection or {}).get("points") or []
-    names = [p["customdata"] for p in points if isinstance(p, dict) and isinstance(p.get("customdata"), str)]
-    return list(dict.fromkeys(map(unescape, names)))  # style.plain escaped them
+    carried = [p.get("customdata") for p in points if isinstance(p, dict)]
+    names = [name for some in carried for name in (some if isinstance(some, list) else [some])]
+    return list(dict.fromkeys(unescape(name) for name in names if isinstance(name, str)))  # style.plain escaped them

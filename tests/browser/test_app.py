@@ -53,7 +53,7 @@ def served(tmp_path_factory):
 
 A_RUN = """(() => {
   const plot = document.querySelector("#laws-figure .js-plotly-plot"), { xaxis, yaxis } = plot._fullLayout;
-  const run = plot._fullData.find(t => (t.customdata || []).length && t.xaxis === "x"), i = run.x.length >> 1;
+  const run = plot._fullData.find(t => (t.customdata || []).length && t.xaxis === "x"), i = run.x.length >> 2;
   const box = plot.querySelector(".nsewdrag").getBoundingClientRect();
   return [box.x + xaxis.d2p(run.x[i]), box.y + yaxis.d2p(run.y[i])];
 })()"""  # where one is, in pixels

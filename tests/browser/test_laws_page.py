@@ -83,11 +83,12 @@ def query(page, name):
 
 
 def place(page, run):
-    """Where a run's point is on the page, in pixels."""
+    """Where a run's point, or that of several, is on the page, in pixels."""
     return page.evaluate(
         """run => {
           const plot = document.querySelector('#laws-figure .js-plotly-plot'), l = plot._fullLayout;
-          const trace = plot._fullData.find(t => (t.customdata || []).includes(run)), i = trace.customdata.indexOf(run);
+          const is = one => JSON.stringify(one) === JSON.stringify(run);
+          const trace = plot._fullData.find(t => (t.customdata || []).some(is)), i = trace.customdata.findIndex(is);
           const box = plot.querySelector('.nsewdrag').getBoundingClientRect();
           return [box.x + l.xaxis.d2p(trace.x[i]), box.y + l.yaxis.d2p(trace.y[i])];
         }""",
@@ -148,6 +149,57 @@ def test_a_lasso_leaves_a_run_out_for_a_reason_and_the_law_is_fitted_anew(page, 
     page.goto(link)
     page.get_by_text("chinchilla, 49 of 50 runs").wait_for()
     page.get_by_text(f"its loader <b>stalled</b>: {OUTLIER}", exact=True).wait_for()
+
+
+MARKERS = """() => document.querySelector("#laws-figure .js-plotly-plot").data
+    .filter(trace => trace.mode === "markers" && trace.customdata).flatMap(trace => [...trace.customdata])"""
+
+
+def test_runs_under_one_marker_are_left_out_together_and_parted_by_a_closer_look(browser, tmp_path, monkeypatch):
+    """Drawn with a tenth of the markers that a browser takes of a fiftieth of the runs that there may be."""
+    from dashboards.figures import thinned
+
+    monkeypatch.setattr(thinned, "MOST", 12)
+    monkeypatch.setattr(thinned, "SIDES", (1, 150))
+    monkeypatch.setattr(shell, "TICK_SECONDS", 0.3)
+    table().to_csv(tmp_path / "two.csv", index=False)
+    following = live.Live(StudySettings(runs=str(tmp_path / "two.csv"), bootstrap=5, law="chinchilla", rules=["none"]))
+    following.look()
+    server = dashboard.serve(following, dashboard.listening(Door(), 0), Door())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page, errors = browser.new_page(viewport={"width": 1200, "height": 1600}), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"http://127.0.0.1:{server.port}/laws?figure=frontier")
+    page.locator("#laws-figure-about", has_text="lie under others").wait_for()
+    page.locator("#laws-cut .scatterlayer").first.wait_for()  # after which nothing moves the figure
+    whole = page.evaluate(MARKERS)
+    names = sorted(name for one in whole for name in (one if isinstance(one, list) else [one]))
+    assert (len(whole) < 40, names) == (True, sorted(table().name))
+    several = next(one for one in whole if isinstance(one, list))
+    box = page.locator("#laws-figure .nsewdrag").first.bounding_box()
+    at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in ((0.4, 0.4), (0.6, 0.8))]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    page.mouse.move(*at[1], steps=5)
+    page.mouse.up()
+    until(page, f"was => JSON.stringify(({MARKERS})()) !== JSON.stringify(was)", whole)
+    ranges = "JSON.stringify(document.querySelector('#laws-figure .js-plotly-plot').layout.xaxis.range)"
+    closer = page.evaluate(ranges)
+    names = sorted(name for one in page.evaluate(MARKERS) for name in (one if isinstance(one, list) else [one]))
+    assert names == sorted(table().name)
+    page.wait_for_timeout(1000)  # a few ticks
+    assert page.evaluate(ranges) == closer, "the reader's zoom stays"
+    page.mouse.dblclick(*at[0])
+    until(page, f"was => JSON.stringify(({MARKERS})()) === JSON.stringify(was)", whole)
+    x, y = place(page, several)
+    draw_around(page, x, y, r=5)
+    page.get_by_text(f"{len(several)} runs selected").wait_for()
+    page.locator("#laws-reason").fill("they lie on one another")
+    page.get_by_role("button", name="Leave out").click()
+    page.get_by_text(f"chinchilla, {50 - len(several)} of 50 runs").wait_for()
+    page.close()
+    server.shutdown()
+    assert errors == []
 
 
 def test_the_cut_slides_and_the_axes_turn_linear(page, address):

@@ -196,7 +196,7 @@ def test_bars_of_compute_end_at_the_largest_run_of_a_size_and_at_table_d1(studie
     bars = {t.y[0]: t.x[0] for t in page.figure.data if t.type == "bar"}
     assert bars["GPT-3 175B"] == 3.14e23
     assert bars["GPT-3 125M"] == 2.25e20
-    assert bars["all runs together"] == pytest.approx(studied.everything.C.sum())
+    assert bars["whole sweep"] == pytest.approx(studied.everything.C.sum())
     most = studied.everything.groupby("size").C.max()
     named = {name.partition(" (")[0]: c for name, c in bars.items() if name.startswith("d")}
     assert named == pytest.approx(most.to_dict())

@@ -156,10 +156,10 @@ def test_the_page_of_accuracies_says_why_it_is_empty(simulated):
     started, taken = live.Live(StudySettings(runs=str(simulated))), {}
     app = SimpleNamespace(callback=lambda *_: lambda show: taken.update(show=show))
     fewshot.register(app, started)
-    _, said, *drawn = taken["show"]("accuracy-size", None, None)
+    _, said, *drawn = taken["show"]("accuracy-size", None, None, None)
     assert said == live.FITTING
     started.view = dataclasses.replace(started.view, problem="no run is finished")
-    assert taken["show"]("accuracy-size", None, drawn[-1])[1] == "no run is finished"
+    assert taken["show"]("accuracy-size", None, None, drawn[-1])[1] == "no run is finished"
 
 
 def test_a_figure_of_accuracies_that_these_runs_have_not_is_said(simulated, following):
@@ -168,7 +168,7 @@ def test_a_figure_of_accuracies_that_these_runs_have_not_is_said(simulated, foll
     fewshot.register(SimpleNamespace(callback=lambda *_: lambda show: taken.update(show=show)), started)
     assert fewshot.unread(started, {"accuracy": "frontier"}) == {}
     started.view = following.view
-    _, (lead, *_), *drawn = taken["show"]("frontier", None, None)
+    _, (lead, *_), *drawn = taken["show"]("frontier", None, None, None)
     assert lead.children.startswith("accuracy=frontier: of these runs there are accuracy-compute, ")
-    _, (lead, *_), *_ = taken["show"]("accuracy-compute", None, drawn[-1])
+    _, (lead, *_), *_ = taken["show"]("accuracy-compute", None, None, drawn[-1])
     assert "of these runs" not in str(lead), "the same figure, and no longer that sentence"

@@ -263,10 +263,10 @@ def test_a_page_without_an_answer_follows_why_there_is_none(simulated):
     live = Live(StudySettings(runs=str(simulated)))
     callbacks = shell.app(live).callback_map
     show = next(known for key, known in callbacks.items() if "answer-lead" in key)["callback"].__wrapped__
-    lead, *_, shown = show(1, None)
+    lead, *_, shown = show(1, None, None)
     assert "The laws are being fitted." in lead
     live.view = View(problem="the store is away")
-    lead, *_, shown = show(2, shown)
+    lead, *_, shown = show(2, None, shown)
     assert "The store is away" in lead
     with pytest.raises(dash.exceptions.PreventUpdate):
-        show(3, shown)
+        show(3, None, shown)

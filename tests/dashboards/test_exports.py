@@ -195,7 +195,9 @@ def test_what_the_page_of_laws_hands_out_draws_its_figures(studied, monkeypatch)
     monkeypatch.setattr(laws.gallery, "draw", lambda live, name, page, version, was, code=None, **_: (page, code))
     fit = refit.Fit(asked=given, study=studied, pages=[], answer=[], cuts=refit.cuts(studied))
     for looks in itertools.product(laws.AXES, laws.BESIDE):
-        page, code = laws._drawn(laws.Desk(live.Live(given)), laws.FIGURE, fit, frontier(studied), None, *looks, None)
+        page, code = laws._drawn(
+            laws.Desk(live.Live(given)), laws.FIGURE, fit, frontier(studied), [None, *looks], None, None
+        )
         assert run(code) == page.figure.to_json(), looks
         handed.append(code)
     assert handed[0] != handed[1]

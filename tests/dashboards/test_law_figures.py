@@ -17,7 +17,6 @@ from dashboards.figures import catalogue, drawing, published, style
 from dashboards.figures.backtest import backtest
 from dashboards.figures.clouds import clouds, ellipse
 from dashboards.figures.contours import contours
-from dashboards.figures.curves import MOST_POINTS, curves
 from dashboards.figures.drawing import Panel, arrange, panelled
 from dashboards.figures.frontier import frontier
 from dashboards.figures.influence import MOST, influence
@@ -292,6 +291,14 @@ def test_published_results_lie_where_their_papers_have_them(studied):
         published.over(frontier(studied), studied, ("kapan",))
 
 
+def losses(study, steps):
+    """A curve a run."""
+    ends = zip(study.everything.run_id, study.everything.D, strict=True)
+    return {
+        i: pd.DataFrame({"tokens": np.linspace(d / steps, d, steps), "loss": np.linspace(9, 3, steps)}) for i, d in ends
+    }
+
+
 def test_published_results_are_laid_over_every_panel_of_which_they_have_both_quantities(studied):
     runs, models = reference("hoffmann2022_runs_234.csv"), gpt3_models()
     models = models.rename(columns={"params": "N", "train_tokens": "D", "train_flops": "C"})
@@ -316,28 +323,6 @@ def test_published_results_are_laid_over_every_panel_of_which_they_have_both_qua
     assert seen > 20
 
 
-def losses(study, steps):
-    """A curve a run."""
-    ends = zip(study.everything.run_id, study.everything.D, strict=True)
-    return {
-        i: pd.DataFrame({"tokens": np.linspace(d / steps, d, steps), "loss": np.linspace(9, 3, steps)}) for i, d in ends
-    }
-
-
-def test_curves_stand_against_tokens_and_against_compute(studied):
-    page = curves(studied, losses(studied, 5000))
-    run = studied.everything.iloc[3]
-    tokens, compute = (named(page, run.run_id, row) for row in (1, 2))
-    assert np.array(compute.x) / np.array(tokens.x) == pytest.approx(run.C / run.D)
-    assert compute.x[-1] == pytest.approx(run.C)
-    assert set(tokens.y) <= set(losses(studied, 5000)[run.run_id].loss), "as measured"
-    assert sum(len(t.x) for t in page.figure.data if t.mode == "lines") <= MOST_POINTS
-    rows = page.rows[page.rows.run_id == run.run_id]
-    assert (list(rows.tokens), list(rows.C), list(rows.loss)) == (list(tokens.x), list(compute.x), list(tokens.y))
-    law = page.rows[page.rows.what == "law of compute"]
-    assert list(law.loss) == pytest.approx(list(named(page, "law of compute").y))
-
-
 def test_the_rows_are_what_is_drawn(studied):
     """Every point of a trace, in the columns of the figure's axes, is a row; of the IsoFLOP figure, of each panel."""
     drawn = frontier(studied)
@@ -354,25 +339,6 @@ def test_the_rows_are_what_is_drawn(studied):
         for trace in panel(page, row):
             if trace.fill is None and trace.x is not None and len(trace.x):
                 assert set(zip(trace.x, trace.y, strict=True)) <= known, (row, trace.name)
-
-
-@pytest.mark.soak
-def test_many_curves_stay_within_what_a_browser_draws(studied):
-    many = pd.concat(
-        [studied.everything.assign(run_id=[f"{i}-{k}" for k in range(len(studied.everything))]) for i in range(20)]
-    )
-    few = losses(studied, 600)[studied.everything.run_id.iloc[0]]
-    page = curves(replace(studied, everything=many), dict.fromkeys(many.run_id, few))
-    assert sum(len(t.x) for t in page.figure.data if t.mode == "lines") <= MOST_POINTS
-    assert "are not drawn" in page.about
-
-
-def test_a_table_without_curves_shows_its_final_losses_by_size(studied):
-    page = curves(studied, {})
-    lines = [t for t in panel(page, 1) if t.mode == "lines+markers"]
-    assert len(lines) == studied.everything.N.nunique()
-    assert sum(len(t.x) for t in lines) == len(studied.everything)
-    assert "no training curves" in page.about
 
 
 def test_a_study_with_nothing_has_its_scores_and_every_other_figure_says_so(studied):
