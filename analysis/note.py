@@ -12,3 +12,4 @@ class Note:
     code: str
     severity: str  # info | warning
     message: str
+    runs: tuple[str, ...] = ()  # that its numbers rest on, as far as it is known which these are

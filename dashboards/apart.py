@@ -7,7 +7,9 @@ meanwhile does not wait for it.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -59,6 +61,10 @@ def _status(process: subprocess.Popen[bytes]) -> int | None:
 
 def _main() -> None:
     """The process: settings in, what is made of them out, or why nothing is."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").prctl(
+            1, signal.SIGKILL
+        )  # with the app (PR_SET_PDEATHSIG), though it be stopped itself
     app = Connection(int(sys.argv[1]))
     settings = app.recv()
     threading.Thread(target=_end_with, args=(app,), daemon=True).start()

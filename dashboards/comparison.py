@@ -14,5 +14,5 @@ def write(comparisons: list[Comparison], folder: Path) -> None:
     """Write the figure and a summary."""
     page = multipliers(comparisons)
     name = " against ".join(reversed(comparisons[0].names))
-    found = [(words.title(c), words.sentences(c), words.HEADER, words.rows(c)) for c in comparisons]
+    found = [(words.title(c), words.sentences(c), words.HEADER, words.rows(c), words.named(c)) for c in comparisons]
     write_pages(name, [page], folder, "comparison.html", comparisons=found)

@@ -70,7 +70,7 @@ def write(study: Study, out: Path, given: StudySettings | None = None, next_comm
         figure_of=summary.figure_of,
         slugs=[page.slug for page in made],
         groups=summary.groups(study, runs.address),
-        notes=study.notes,
+        notes=[(note, summary.linked([(note.message, note.runs)], runs.address)) for note in study.notes],
     )
 
 

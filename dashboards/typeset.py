@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from gpt3core.words import MINUS, THIN, Name, Symbols
 
@@ -22,17 +23,21 @@ _SAID = re.compile(
 )
 
 
-def pieces(text: str) -> list[Piece]:
+def pieces(text: str, names: Iterable[str] = ()) -> list[Piece]:
     """A text in pieces, each with its tags; put together they are the text as a reader reads it.
 
     Greek are exponents and what is marked as symbols: elsewhere alpha may be anybody's name. Settings stay as they are
     typed.
+
+    Args:
+        names: from outside, that the text may hold; they stay as they are.
     """
     if isinstance(text, Name):
         return [(text, ())]
     text = _greek(text) if isinstance(text, Symbols) else text
+    stay = "|".join([_TYPED.pattern, *(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names if name)])
     found, end = list[Piece](), 0
-    for match in _TYPED.finditer(text):
+    for match in re.finditer(stay, text):
         found += [*_printed(text[end : match.start()]), (match.group(), ())]
         end = match.end()
     return [piece for piece in [*found, *_printed(text[end:])] if piece[0]]
@@ -77,12 +82,15 @@ def _greek(text: str) -> str:
 
 
 def numbers(text: str) -> list[tuple[str, bool]]:
-    """A text in pieces, each with whether it is a number; put together they are the text, and symbols where it is."""
+    """A text in pieces, each with whether it is a number; put together they are the text, and symbols where it is.
+
+    A setting that a sentence says to give is one piece, and no number.
+    """
     if isinstance(text, Name):
         return [(text, False)]
     kind = Symbols if isinstance(text, Symbols) else str
     found, end = list[tuple[str, bool]](), 0
-    for match in _SAID.finditer(text):
-        found += [(text[end : match.start()], False), (match.group(), True)]
+    for match in re.finditer(f"{_TYPED.pattern}|({_SAID.pattern})", text):
+        found += [(text[end : match.start()], False), (match.group(), match[1] is not None)]
         end = match.end()
     return [(kind(part), is_one) for part, is_one in [*found, (text[end:], False)] if part]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 AUTO = "auto"  # timed once on the machine that trains, recorded with the run, kept on resume
 PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
-WIDE = "wide"
-BUILT = ("native", WIDE)  # kernels with functions in C: they cannot be compiled, and their attention drops nothing
+NATIVE, WIDE = "native", "wide"
+BUILT = (NATIVE, WIDE)  # kernels with functions in C: they cannot be compiled, and their attention drops nothing
 KERNELS = (AUTO, "softmax", "sdpa", *BUILT)
 COMPILED = ("blocks", "all")  # by torch.compile: blocks one by one; these, and what the loss does to logits
 COMPILES = (AUTO, "none", *COMPILED)

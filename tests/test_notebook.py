@@ -15,7 +15,9 @@ import plotly.graph_objects as go
 import pytest
 
 from analysis.output.answer import answer
+from tests.browser import gallery
 from tests.test_house import CODE
+from tests.test_readme import NUMBER, README, labelled, numbers
 
 pytestmark = pytest.mark.xdist_group("notebook")
 
@@ -62,21 +64,21 @@ def test_the_notebook_tells_the_story_in_ten_cells(told):
 
 def test_readme_has_the_notebooks_answer(told):
     """Within 1%: other libraries draw other bootstraps."""
-    readme = re.sub(r"\n {9}", " ", (CODE / "README.md").read_text())
-    number = re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)?")
-    said = dict(answer(told[1]["study"]))
+    pasted, said = labelled(README), dict(answer(told[1]["study"]))
     for label in ("law", "size", "at 1e14", "trust", "weakest"):
-        (pasted,) = re.findall(rf"^{label:<9}(.*)", readme, re.MULTILINE)
-        assert number.split(pasted) == number.split(said[label]), label
-        numbers = ([float(n) for n in number.findall(line)] for line in (pasted, said[label]))
-        assert next(numbers) == pytest.approx(next(numbers), rel=0.01), label
+        assert NUMBER.split(pasted[label]) == NUMBER.split(said[label]), label
+        assert numbers(pasted[label]) == pytest.approx(numbers(said[label]), rel=0.01), label
+    assert set(numbers(said["runs"])) < set(numbers(pasted["runs"])), "a table does not know its text and time"
+    (prose,) = re.findall(
+        r"It said (.*)\nfor ten times its largest budget; trained afterwards, that gave (\S+)\.", README
+    )
+    assert numbers(pasted["at 1e14"])[:3] == numbers(prose[0])
+    assert float(prose[1]) == told[1]["measured"]["loss"] == gallery.MEASURED[1]
 
 
 def main():
     """Run it and keep what it shows."""
     from playwright.sync_api import sync_playwright
-
-    from tests.browser import gallery
 
     def picture(figure):
         with sync_playwright() as playwright:

@@ -1,7 +1,10 @@
 """What README and docs name is there, and what README types is taken."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -14,6 +17,7 @@ from tests.test_house import CODE, ROOMS
 
 README = (CODE / "README.md").read_text()
 PAGES = [CODE / "README.md", CODE / "CONTRIBUTING.md", *sorted((CODE / "docs").glob("*.md"))]
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)?")
 SETTINGS = {
     "analysis.fit": FitSettings,
     "analysis.compare": CompareSettings,
@@ -33,6 +37,16 @@ def typed(start):
     lines = "".join(blocks(README)).replace("\\\n", " ").splitlines()
     found = [line.partition("  #")[0].removeprefix("$ ") for line in lines]
     return [shlex.split(line.partition(start)[2]) for line in found if start in line]
+
+
+def labelled(text):
+    """Lines that begin with a label, as the answer's do in a terminal: what each says, whole."""
+    whole = re.sub(r"\n {9}", " ", text)
+    return {label.strip(): said for label, said in re.findall(r"^([a-z][a-z0-9 ]{8})(\S.*)", whole, re.MULTILINE)}
+
+
+def numbers(text):
+    return [float(n) for n in NUMBER.findall(text)]
 
 
 def anchors(path):
@@ -70,6 +84,16 @@ def test_the_recipe_of_a_text_is_planned_by_every_command_that_names_it(isolated
         assert command.sweep([*dict.fromkeys([*words, "--plan"])], usage="") == 0, words
 
 
+def test_the_plan_prints_what_is_pasted(isolated, known_text, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("COLUMNS", "100")
+    known_text.train_tokens = 5_218_208  # of the starter text, by GPT-3's tokenizer
+    (words,) = [words for words in typed("sizes.py") if "sizes=[1.3B,13B,175B]" in words]
+    assert command.sweep(words, usage="") == 0
+    printed = "".join(f"{line.rstrip()}\n" for line in capsys.readouterr().out.splitlines())
+    (pasted,) = re.findall(r"^(gpt3 on H100.*?)^\.\.\.", README, re.MULTILINE | re.DOTALL)
+    assert printed.startswith(pasted)
+
+
 @pytest.mark.parametrize("module", SETTINGS)
 def test_settings_that_are_typed_are_settings_that_there_are(module):
     assert typed(f"-m {module}")
@@ -84,3 +108,19 @@ def test_the_lines_of_python_run(isolated, monkeypatch, capsys):
     (code,) = blocks(README, "python")
     exec(compile(code, "README.md", "exec"), {})  # noqa: S102
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_make_sweep_prints_what_is_pasted(tmp_path):
+    """To 1%, and where another kernel trained to what README says of those."""
+    environment = {**os.environ, "ISOFLOP_ROOT": str(tmp_path / "runs"), "COLUMNS": "100"}
+    line = [sys.executable, "-m", "sweeps.line", "recipe=laptop"]
+    printed = subprocess.run(line, cwd=CODE, env=environment, capture_output=True, text=True, check=True).stdout
+    pasted, said = labelled(README), labelled(printed)
+    as_pasted = "numerics: bf16, kernel wide" in printed
+    for label in ("runs", "law", "size", "at 1e14", "trust", "weakest", *(["scores", "more"] if as_pasted else [])):
+        assert NUMBER.split(said[label]) == NUMBER.split(pasted[label]), label
+        spent = 1 if label == "runs" else 0  # core-hours
+        found, wanted = (numbers(words)[: -spent or None] for words in (said[label], pasted[label]))
+        assert found == pytest.approx(wanted, rel=0.01 if as_pasted else 0.1), label

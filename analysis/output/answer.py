@@ -67,7 +67,7 @@ def spelt(study: Study) -> list[Spelt]:
     """The same in parts."""
     lines = [("runs", _ran(study)), ("law", _law(study)), ("size", _exponent(study)), *_reached(study)]
     trusted = trust(study)
-    lines += [("trust", trusted), ("weakest", [(_weakest(study, words(trusted)), NONE)])]
+    lines += [("trust", trusted), ("weakest", _weakest(study, words(trusted)))]
     return [(label, parts) for label, parts in lines if words(parts)]
 
 
@@ -176,7 +176,7 @@ def _exponent(study: Study) -> list[Part]:
         inside = span(uncertainty.interval(draws[:, 0] if draws.ndim > 1 else draws))
     inside = f" ({inside})" if inside not in ("", "-") else ""
     grows = (f"the best grows as N* ~ C^{a:.2f}{inside}", evidence.of_approach(study, name))
-    return [grows, (f", by {BY[name]}{_beyond(study, a)}", NONE)]
+    return [grows, (f", by {BY[name]}", NONE), (_beyond(study, a), evidence.of_prediction(study, optimal=True))]
 
 
 def _beyond(study: Study, a: float) -> str:
@@ -239,17 +239,18 @@ def _prediction(study: Study, p: Prediction) -> list[Part]:
     return [(what, NONE), (said, evidence.of_prediction(study, optimal=p.optimal))]
 
 
-def _weakest(study: Study, trusted: str) -> str:
+def _weakest(study: Study, trusted: str) -> list[Part]:
     """The warning that takes most away from the answer, but for what ``trusted`` says; budgets without one together."""
     warnings = [note for note in study.notes if note.severity == "warning" and note.message not in trusted]
     if not warnings:
-        return ""
+        return []
     first = min(warnings, key=_gravity)
-    if first.code == "no-minimum" and len(bad := [n for n in warnings if n.code == first.code]) > 1:
-        budgets = [flops(p.budget) for p in study.minima.parabolas if not p.ok]
-        every = len(study.minima.parabolas)
-        return f"{len(bad)} of {every} budgets have no minimum inside their sizes: C={', '.join(budgets)}"
-    return first.message
+    bad = [p for p in study.minima.parabolas if not p.ok]
+    if first.code != "no-minimum" or len(bad) == 1:
+        return [(first.message, first.runs)]
+    said = f"{len(bad)} of {len(study.minima.parabolas)} budgets have no minimum inside their sizes: C="
+    each = [part for p in bad for part in ((", ", NONE), (flops(p.budget), evidence.of_budgets([p])))]
+    return [(said, evidence.of_budgets(bad)), *each[1:]]
 
 
 def _gravity(note: Note) -> int:

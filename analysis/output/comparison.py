@@ -161,6 +161,11 @@ def title(found: Comparison) -> str:
     return f"A = {found.names[0]} ({found.runs[0]} runs), B = {found.names[1]} ({found.runs[1]} runs){domain}"
 
 
+def named(found: Comparison) -> tuple[str, ...]:
+    """Names from outside that its sentences may hold."""
+    return (*found.names, *found.texts, found.domain)
+
+
 def to_markdown(comparisons: list[Comparison]) -> str:
     """A short report."""
     lines = ["# Is B better than A, and by how much compute", ""]
@@ -190,7 +195,7 @@ def _entry(found: Comparison) -> dict[str, Any]:
     entry = dict(vars(found))
     entry["at"], entry["beyond"] = ([_multiplier(m) for m in part] for part in (found.at, found.beyond))
     entry["cellwise"] = found.cellwise.to_dict("records")
-    entry["notes"] = [dict(vars(note)) for note in notes(found)]
+    entry["notes"] = [{"code": n.code, "severity": n.severity, "message": n.message} for n in notes(found)]
     entry["backtest"] = None if found.backtest is None else dict(vars(found.backtest))
     return entry
 

@@ -16,7 +16,7 @@ from scipy import special
 from analysis.estimation import backtest
 from analysis.estimation.backtest import THIN_CUTS
 from analysis.output import evidence
-from analysis.output.evidence import NONE, Part
+from analysis.output.evidence import NONE, Part, Runs
 from analysis.study import Study
 from gpt3core.words import number_of, outside
 
@@ -49,7 +49,7 @@ def trust(study: Study) -> list[Part]:
     if weighting is None:
         return _of_scores(study)
     if not weighting.calibration.supported:
-        return [(f"none: {weighting.calibration.reason}", NONE)]
+        return [(f"none: {weighting.calibration.reason}", evidence.of_prediction(study, optimal=study.of_optima))]
     if study.explained is not None and not study.explained.told:
         return [
             ("none: the laws follow these losses no better than they would follow noise (F test, p = ", NONE),
@@ -97,7 +97,7 @@ def _findings(study: Study) -> Iterator[Finding]:
     yield Finding(grade=POOR if calibration.cuts < THIN_CUTS else GOOD, said=[counted], because=few)
     asked_at = [printed(p.decades) for p in asked]
     decades = max(asked_at, default=0.0, key=abs)
-    yield _reach(study, decades, several=len(asked) > 1)
+    yield _reach(study, decades, fitted, several=len(asked) > 1)
     if any(at < 0 for at in asked_at):
         below: list[Part] = [("below the data nothing was held out", NONE)]
         yield Finding(grade=FAIR, said=below, because=below)
@@ -107,14 +107,14 @@ def _findings(study: Study) -> Iterator[Finding]:
     yield from _held_out(study, abs(decades))
 
 
-def _reach(study: Study, decades: float, *, several: bool) -> Finding:
+def _reach(study: Study, decades: float, fitted: Runs, *, several: bool) -> Finding:
     """How many backtests reach as far as the target, by what is printed: of fewer in all another finding speaks.
 
     Args:
         decades: of the farthest target from the data; negative: below them.
+        fitted: what the prediction rests on.
         several: whether there are other targets.
     """
-    fitted = evidence.of_prediction(study, optimal=study.of_optima)
     reached = [printed(farthest) for farthest in study.tested.groupby("fitted_to").decades.max()]
     many = sum(farthest >= abs(decades) for farthest in reached)
     reach = f"{number_of(many, 'backtest')} {'reaches' if many == 1 else 'reach'} as far"

@@ -136,7 +136,7 @@ def _anomalies(met: dict[str, str]) -> list[Note]:
         f"{len(met)} runs met anomalies or fp16 overflows and went on; D and C count the tokens that they trained on: "
         f"{listed}{more}"
     )
-    return [Note(code="anomalies", severity="info", message=message)]
+    return [Note(code="anomalies", severity="info", message=message, runs=tuple(sorted(met)))]
 
 
 def in_flight(runs: Runs) -> pd.DataFrame:

@@ -5,6 +5,7 @@
   const maps = { dark: new Map(pairs), light: new Map(pairs.map(([light, dark]) => [dark, light])) };
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const print = window.matchMedia("print");
+  const SUPERSCRIPTS = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹";
   const SHEET = 680; // pixels across A4 and Letter within their margins, for which a browser lays no figure out anew
   let printing = false; // browsers say so before the medium changes
   const onPaper = () => printing || print.matches;
@@ -31,10 +32,24 @@
     }
   }
 
+  // what a point says: plotly's formats end at 1.23e+14, and a paper prints 1.23 × 10¹⁴ (names, which are bold, stay)
+  function raise() {
+    for (const words of document.querySelectorAll(".hoverlayer tspan")) {
+      if (words.children.length || words.style.fontWeight) continue;
+      words.textContent = words.textContent.replace(/(?<![\w.])(\d\.\d\d)e([+-]\d+)(?!\w)/g, (_, mantissa, exponent) => {
+        const power = String(Number(exponent)).replace(/./g, (sign) => SUPERSCRIPTS["-0123456789".indexOf(sign)]);
+        return `${mantissa === "1.00" ? "" : `${mantissa}\u202f×\u202f`}10${power}`;
+      });
+    }
+  }
+
   function painting(plotly) {
-    const drawn = (draw) => (target, ...parts) => {
+    const drawn = (draw) => async (target, ...parts) => {
       parts.slice(0, 2).forEach((part) => paint(part, maps[theme()]));
-      return draw(target, ...parts);
+      const plot = await draw(target, ...parts);
+      plot.removeListener?.("plotly_hover", raise); // a figure that is drawn anew may have it, one that is gone has none
+      plot.on?.("plotly_hover", raise);
+      return plot;
     };
     return { ...plotly, newPlot: drawn(plotly.newPlot), react: drawn(plotly.react) };
   }

@@ -22,7 +22,7 @@ MOST_POINTS = 24_000  # of a figure
 MOST_RUNS = 200  # whose curves are drawn
 LEAST_POINTS = 40  # of a curve
 BETWEEN = 2  # two curves, and what else is drawn
-HOVER = "<b>%{customdata}</b><br>%{x:.3s} %{meta}<br>loss %{y:.3f}<extra></extra>"
+HOVER = "<b>%{customdata}</b><br>%{x:.2e} %{meta}<br>loss %{y:.3f}<extra></extra>"
 
 
 def curves(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:

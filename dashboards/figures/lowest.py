@@ -90,7 +90,7 @@ def _add_curves(figure: go.Figure, study: Study, losses: Mapping[str, pd.DataFra
         known = {"what": "training loss", "run_id": run_id, "N": run["N"], "D": thin.tokens.to_numpy(float)}
         found.append(pd.DataFrame({**known, "C": compute, "loss": thin.loss.to_numpy(float)}))
     look = {"mode": "lines", "opacity": 0.6, "showlegend": False, "xaxis": "x", "yaxis": "y"}
-    hover = "<b>%{customdata}</b><br>C %{x:.3s} FLOPs<br>training loss %{y:.3f}<extra></extra>"
+    hover = "<b>%{customdata}</b><br>C %{x:.2e} FLOPs<br>training loss %{y:.3f}<extra></extra>"
     figure.add_traces(
         [
             {

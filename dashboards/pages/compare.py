@@ -158,8 +158,8 @@ def _register_shown(app: Any, live: Live, done: Behind[Compared]) -> None:
 
         parts = []
         for _, found in shown(of)[1]:
-            sentences = [html.Li(gallery.typeset(line)) for line in words.sentences(found)]
-            parts += [html.H2(gallery.typeset(words.title(found))), html.Ul(sentences)]
+            sentences = [html.Li(gallery.typeset(line, words.named(found))) for line in words.sentences(found)]
+            parts += [html.H2(words.title(found)), html.Ul(sentences)]
         return inplace.said(parts)
 
     @app.callback(*gallery.outputs(MULTIPLIER), dash.Input("compare-of", "data"), gallery.shown(MULTIPLIER))

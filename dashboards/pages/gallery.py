@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import dash
@@ -158,9 +158,9 @@ def _changed(whole: dict[str, Any]) -> Any:
     return patch
 
 
-def typeset(text: str) -> list[Any]:
-    """Words with their powers raised and their indices lowered."""
-    return [_tagged(*piece) for piece in pieces(text)]
+def typeset(text: str, names: Iterable[str] = ()) -> list[Any]:
+    """Words with their powers raised and their indices lowered, but for names from outside in them."""
+    return [_tagged(*piece) for piece in pieces(text, names)]
 
 
 def _tagged(part: Any, tags: Sequence[str]) -> Any:

@@ -23,9 +23,9 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup, escape
 
-    def typeset_(text: object) -> Markup:
+    def typeset_(text: object, names: Iterable[str] = ()) -> Markup:
         words = text if isinstance(text, Symbols | Name) else str(text)
-        return Markup("".join(typeset.tagged((escape(part), tags)) for part, tags in typeset.pieces(words)))
+        return Markup("".join(typeset.tagged((escape(part), tags)) for part, tags in typeset.pieces(words, names)))
 
     def linked(pieces: Iterable[tuple[str, str]]) -> Markup:
         link = Markup('<a class="behind" href="{}">{}</a>').format

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -151,14 +152,25 @@ def is_there(path: Path) -> bool:
         raise StoreError(f"{place}: check its name, and your rights") from error
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to read from; of a pipe, which would be waited for until somebody writes it, an OSError as of a folder."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "Is a pipe or a device", str(path))
+        yield file
+
+
 def read_json(path: Path) -> Any:
     """Read JSON, or say which file is unreadable."""
     try:
-        return json.loads(path.read_bytes())
+        with opened(path) as file:
+            return json.loads(file.read())
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise StoreError(f"{path} cannot be read now ({error.strerror}): check that disk") from error
+        wrong = f"{path} cannot be read now ({error.strerror})"
+        raise StoreError(f"{wrong}: check that disk, or move away what is no file") from error
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not readable JSON ({error}): restore it from a copy or move it away") from error
 
@@ -212,7 +224,8 @@ def read_lines(path: Path, having: Sequence[bytes] = ()) -> list[dict[str, Any]]
         having: only lines with one of these in them, which saves reading the others.
     """
     try:
-        return parsed(path.read_bytes(), having)
+        with opened(path) as file:
+            return parsed(file.read(), having)
     except FileNotFoundError:
         return []
 
@@ -230,7 +243,7 @@ def number(value: object) -> float | None:
 def last_lines(path: Path, most: int = TAIL_BYTES) -> list[dict[str, Any]]:
     """The whole JSON lines among the last bytes of a file; none when it does not exist."""
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             beyond = file.seek(0, os.SEEK_END) - most
             file.seek(max(0, beyond))
             data = file.read()

@@ -1,5 +1,6 @@
 """The report in a real browser, from disk: it draws, it says nothing to the network, it offers no upload."""
 
+import re
 import shutil
 
 import pytest
@@ -43,6 +44,11 @@ def test_every_page_draws_offline(isolated, studied):
         point.hover(force=True)
         page.wait_for_selector(".hoverlayer .hovertext")
         assert "epochs" in (page.locator(".hoverlayer").text_content() or "")
+        page.goto((isolated / "report" / "contours.html").as_uri())
+        drag = page.locator(".nsewdrag").first.bounding_box()
+        page.mouse.move(drag["x"] + 0.6 * drag["width"], drag["y"] + 0.6 * drag["height"], steps=3)
+        power = "(\\d\\.\\d\\d\u202f×\u202f)?10[⁰¹²³⁴⁵⁶⁷⁸⁹]+"  # as on paper, which plotly does not know
+        expect(page.locator(".hovertext")).to_contain_text(re.compile(f"^C {power} FLOPsN {power}loss by the law"))
         page.goto((isolated / "report" / "index.html").as_uri())
         number = page.get_by_role("heading", name="IsoFLOP minima").locator("xpath=following::a").first
         name = (number.get_attribute("href") or "").partition("#")[2]

@@ -72,13 +72,19 @@ def fits(pid, seconds=30):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("killed", [signal.SIGINT, signal.SIGKILL])
-def test_it_ends_with_its_command_in_silence(simulated, killed):
+@pytest.mark.parametrize(
+    ("killed", "stopped"), [(signal.SIGINT, False), (signal.SIGKILL, False), (signal.SIGKILL, True)]
+)
+def test_it_ends_with_its_command_in_silence(simulated, killed, stopped):
     command = subprocess.Popen(
         [sys.executable, "-c", COMMAND, str(simulated)], cwd=CODE, stderr=subprocess.PIPE, start_new_session=True
     )
     fit = fits(command.pid)
     time.sleep(0.05 if killed == signal.SIGINT else 3.0)  # while it imports; while it computes
+    if stopped:
+        os.kill(fit, signal.SIGSTOP)
+        while ") T " not in Path(f"/proc/{fit}/stat").read_text():
+            time.sleep(0.01)
     if killed == signal.SIGINT:
         os.killpg(command.pid, killed)  # as a terminal does
     else:

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import dash
@@ -12,7 +13,8 @@ import pytest
 
 from analysis import api, fit
 from analysis.estimation import fitted_laws, isoflop
-from analysis.output import evidence, text
+from analysis.note import Note
+from analysis.output import evidence, notes, text
 from analysis.output.answer import answer, spelt
 from analysis.settings import DesignSettings, StudySettings
 from dashboards import query, report, typeset
@@ -24,14 +26,16 @@ from dashboards.run_list import RunList
 from dashboards.run_sets import FEW, MOST_KEPT, RunSets
 from gpt3core import cli
 from gpt3core.store import run_sets
+from gpt3core.words import flops
 from sweeps.watching.run_table import Row, RunTable
 
 pytestmark = pytest.mark.xdist_group("study")
 
 
 def behind(study):
-    """Every set of runs that a number of the answer or of a table leads to."""
-    found = [part for _, parts in spelt(study) for _, part in parts]
+    """Every set of runs that a number of the answer, of a table or of a note leads to."""
+    found = [note.runs for note in study.notes if any(is_number for _, is_number in typeset.numbers(note.message))]
+    found += [part for _, parts in spelt(study) for _, part in parts]
     found += [part for table in text.tables(study) for row in table.rows for cell in row.cells for _, part in cell]
     return {part for part in found if part}
 
@@ -156,6 +160,27 @@ def test_the_numbers_of_a_sentence_are_found_with_their_intervals():
     found = [part for part, is_number in typeset.numbers(said) if is_number]
     assert found == ["1.69 (1.5 to 1.9)", "C^0.56 (0.54 to 0.58)", "552k", "4", "0.3%", "1e-05", "3"]
     assert "".join(part for part, _ in typeset.numbers(said)) == said
+    typed = "give min_tokens=4e5 and run 3 sizes"
+    assert typeset.numbers(typed) == [
+        ("give ", False),
+        ("min_tokens=4e5", False),
+        (" and run ", False),
+        ("3", True),
+        (" sizes", False),
+    ]
+
+
+def test_what_is_weakest_leads_to_the_runs_that_it_speaks_of(studied):
+    """Of one budget without a minimum, of several, and of what is told of the fit."""
+    for many in (1, 2):
+        parabolas = [replace(p, inside=i >= many, reason="") for i, p in enumerate(studied.minima.parabolas)]
+        found = replace(studied, minima=replace(studied.minima, parabolas=parabolas, family=None))
+        said = dict(spelt(replace(found, notes=notes.notes(found))))["weakest"]
+        linked = {number: set(runs) for words, runs in said for number, _ in typeset.numbers(words)}
+        for p in parabolas[:many]:
+            assert linked[flops(p.budget)] == set(p.run_ids)
+    whole = replace(studied, notes=[Note(code="no-scaling", severity="warning", message="2 of 3", runs=("d8-1",))])
+    assert dict(spelt(whole))["weakest"] == [("2 of 3", ("d8-1",))]
 
 
 def test_an_answer_links_what_it_was_fitted_to_and_what_stayed_out(studied):

@@ -108,7 +108,7 @@ def test_the_parameters_of_laws_are_greek_wherever_they_are_spelt(studied):
         "drawn": {"s": ""},
         "code": {},
     }
-    of_page = {"figure_of": lambda *_: None, "slugs": [], "lead": [], "notes": studied.notes, "next_command": ""}
+    of_page = {"figure_of": lambda *_: None, "slugs": [], "lead": [], "notes": [], "next_command": ""}
     line = ("law", summary.linked(law, lambda runs: f"{len(runs)}.html"))
     report = render("summary.html", **known, **drawn, **of_page, others=[line], groups=groups)
     for markup in (report.partition("<dl>")[2], str(tables.linked(law, None))):
@@ -226,12 +226,23 @@ def test_words_from_outside_are_text_in_every_place_of_a_template(studied, evil)
     made = (
         render("figure.html", **known, **cells, title=evil, current="s", page=page, count=1),
         render("list.html", **known, title=evil, current="index"),
-        render("comparison.html", **known, title=evil, current="index", comparisons=[(evil, [evil], [evil], [[evil]])]),
+        render(
+            "comparison.html",
+            **known,
+            title=evil,
+            current="index",
+            comparisons=[(evil, [evil], [evil], [[evil]], (evil,))],
+        ),
         render(
             "summary.html",
             **known,
             **{"title": evil, "current": "index", "lead": [(evil, [(evil, evil)])], "others": [(evil, [(evil, "")])]},
-            **{"figure_of": lambda *_: None, "slugs": [], "groups": [(evil, [table])], "notes": [note, note]},
+            **{
+                "figure_of": lambda *_: None,
+                "slugs": [],
+                "groups": [(evil, [table])],
+                "notes": [(note, row[1][1])] * 2,
+            },
             next_command=evil,
         ),
         render(
@@ -300,7 +311,7 @@ def test_labels_of_a_figure_have_their_powers_raised(studied):
         axes = [axis.title.text for axis in (*page.figure.select_xaxes(), *page.figure.select_yaxes())]
         labels = [*(note.text for note in layout.annotations), *(trace.name for trace in page.figure.data), *axes]
         hovers = [trace.hovertemplate for trace in page.figure.data if trace.hovertemplate]
-        assert not [words for words in hovers if re.search(r"%\{[xyz]\}", words)], (
+        assert not [words for words in hovers if re.search(r"%\{[xyz](:[^}]*s)?\}", words)], (
             "plotly prints all digits, and T for 10^12"
         )
         texts = [str(text) for trace in page.figure.data for text in np.atleast_1d(trace.text)]

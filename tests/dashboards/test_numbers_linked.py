@@ -62,6 +62,16 @@ def test_every_number_of_every_table_has_an_address_or_a_reason_for_none(rich):
     assert met <= set(WHY_NONE), "numbers without the runs behind them"
 
 
+def test_so_has_every_number_of_a_note(rich):
+    listed, without = RunList(study=rich), set()
+    assert len({note.code for note in rich.notes}) > 5
+    for note in rich.notes:
+        linked = summary.linked([(note.message, note.runs)], listed.address)
+        if any(is_number for _, is_number in typeset.numbers(note.message)) and not any(to for _, to in linked):
+            without.add(note.code)
+    assert without <= {"mean-of-tasks"}, "which counts examples"
+
+
 def test_exponents_of_a_convention_are_those_of_the_runs_behind_them(rich):
     """Fitted anew to these runs alone, as this convention counts them."""
     rho = rich.options.rho

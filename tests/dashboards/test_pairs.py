@@ -1,7 +1,9 @@
 """Two ladders of what the app follows: which there are, what a permalink means, and the command's own comparison."""
 
+import re
 import shlex
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,9 +11,11 @@ import pytest
 
 from analysis import api
 from analysis.settings import CompareSettings, StudySettings
+from dashboards import comparison as report
 from dashboards import pairs, typed
 from dashboards.behind import Found
 from dashboards.figures import comparison
+from dashboards.live import Live
 from dashboards.pages import compare as compare_page
 from gpt3core import cli
 from tests.analysis.synthetic import make_store
@@ -95,6 +99,30 @@ def test_the_comparison_is_that_of_the_command(table):
     a, b = traces["web, best sizes"], traces["books, best sizes"]
     shift = np.exp(np.interp(-np.log(b.y[:4]), -np.log(a.y), np.log(a.x))) / b.x[:4]
     assert shift == pytest.approx(WORTH, rel=0.06), "the distance between the lines is the multiplier"
+
+
+class Callbacks(dict):
+    """An app that only keeps what its pages would answer, by name."""
+
+    def callback(self, *_, **__):
+        return lambda function: self.setdefault(function.__name__, function)
+
+
+def test_names_of_what_is_compared_are_shown_as_they_are_written(table, tmp_path):
+    """lr^2 of a table is no power, wherever a sentence has it; C^0.5 of ours is one."""
+    pair = pairs.chosen({"by": "text", "A": "web", "B": "books"}, pairs.known(given := StudySettings(), table))
+    ((ladders, found),) = pairs.compare(pairs.settings(given, table, pair))
+    found = replace(found, names=("lr^2", "1e-3"), texts=("x_1^2", "1e5"), precisions=("fp32", "bf16"))
+    callbacks, live = Callbacks(), Live(StudySettings(runs=str(table)))
+    compare_page._register_shown(callbacks, live, SimpleNamespace(peek=lambda _: [(ladders, found)]))
+    report.write([found], tmp_path)
+    of_report = (tmp_path / "index.html").read_text().partition("<h2>")[2]
+    for page in (callbacks["said"]([0, "text", "web", "books"]), of_report):
+        said = re.sub('","|<[^>]*>', "", page)
+        assert "A = lr^2 (25 runs), B = 1e-3 (25 runs)" in said
+        assert "(lr^2 on x_1^2; 1e-3 on 1e5)" in said
+        assert "(lr^2 in fp32; 1e-3 in bf16)" in said
+        assert "10<sup>" in page or '10",["sup"' in page, "numbers of ours are raised"
 
 
 def test_a_comparison_stands_until_the_next_one_is_made():

@@ -92,6 +92,17 @@ def test_it_is_chosen_where_it_can_win_and_a_run_keeps_it_elsewhere(wins, tiny_r
     assert registry.of(tiny_run.model).build(tiny_run.model, kernel="wide")
 
 
+@built
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("wide", [0.94, 0.96])  # of native's time: either side of what decides between others
+def test_chance_does_not_choose_between_it_and_native(precision, wide, tiny_run, isolated, monkeypatch):
+    monkeypatch.setattr(products, "taken_for_less", lambda: True)
+    times = {"softmax": 1.5, "sdpa": 1.5, "native": 1.0, "wide": wide}
+    monkeypatch.setattr(timing, "step_seconds", lambda _, asked, __: {c: times[c.kernel] for c in asked})
+    assert timing.choose(tiny_run.model, precision).kernel == "wide"
+    assert timing.choose(tiny_run.model, precision, "native").kernel == "native", "who asks for it has it"
+
+
 def test_without_onednn_it_is_one_sentence(tiny_run, monkeypatch):
     monkeypatch.setattr(products, "there", lambda: False)
     with pytest.raises(ValueError, match=r"kernel=wide needs a torch .* with oneDNN.*a run keeps its kernel"):

@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,31 @@ def test_a_torn_last_line_is_skipped(tmp_path):
     files.append_line(path, {"a": 1})
     path.write_bytes(path.read_bytes() + b'{"a": 2')
     assert files.read_lines(path) == [{"a": 1}]
+
+
+@pytest.fixture
+def at_once():
+    """What waits is a failure."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for who writes"))
+    signal.alarm(5)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "a pipe or a device"), (os.mkdir, "a directory")])
+def test_what_is_no_file_is_a_sentence_and_is_not_waited_for(tmp_path, make, what):
+    run = RunDir(tmp_path, "d8-1")
+    run.path.mkdir(parents=True)
+    for name in ("spec.json", "result.json"):
+        make(run.path / name)
+    for read in (run.spec, run.result):
+        with pytest.raises(StoreError, match=rf"\.json cannot be read now \(Is {what}\): .*move away what is no file"):
+            read()
+    for read in (files.read_lines, files.last_lines):
+        with pytest.raises(OSError, match=f"Is {what}"):
+            read(run.path / "spec.json")
 
 
 def test_evaluations_live_under_the_run_and_their_rows_can_be_used_again(tmp_path, tiny_run):
