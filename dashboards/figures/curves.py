@@ -137,6 +137,7 @@ def _finals(table: pd.DataFrame) -> list[dict[str, object]]:
             "name": f"N {count(runs.N.iloc[0])}",
             "line": {"color": color, "width": 1.2},
             "marker": {"size": 5},
+            "customdata": shared(map(plain, runs.run_id)),
         }
         found += _in_both(runs.D, runs["C"], runs.loss, look)
     return found

@@ -16,32 +16,34 @@ class Packed:
 
     def __init__(self, figure: go.Figure) -> None:
         whole = json.loads(figure.to_json())
-        self._whole = _text(whole)
+        self._whole, self._layout = _text(whole), _text(whole["layout"])
         found, self._under = thinned(whole)
-        self._thinned = _text(found) if self._under else self._whole
+        self._thinned = self._whole if self._under is None else _text(found)
 
     def to_plotly_json(self) -> dict[str, Any]:
         """As go.Figure's: plain JSON, with arrays in base64."""
         return _read(self._whole)
 
     @property
-    def crowded(self) -> bool:
-        """Whether some of its points lie under others."""
-        return self._under > 0
+    def layout(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return _read(self._layout)
 
-    def drawn(self, view: View | None) -> tuple[dict[str, Any], int]:
+    def drawn(self, view: View | None) -> tuple[dict[str, Any], int | None]:
         """As ``thinned`` makes it."""
-        return thinned(self.to_plotly_json(), view) if self._under and view else (_read(self._thinned), self._under)
+        if view and self._under is not None:
+            return thinned(self.to_plotly_json(), view)
+        return _read(self._thinned), self._under
 
 
-def drawn(figure: go.Figure | Packed, view: View | None = None) -> tuple[dict[str, Any], int]:
+def drawn(figure: go.Figure | Packed, view: View | None = None) -> tuple[dict[str, Any], int | None]:
     """A figure as a browser draws it; see ``thinned``."""
     return figure.drawn(view) if isinstance(figure, Packed) else thinned(figure.to_plotly_json(), view)
 
 
-def crowded(figure: go.Figure | Packed) -> bool:
-    """Whether some of its points lie under others."""
-    return figure.crowded if isinstance(figure, Packed) else thinned(figure.to_plotly_json())[1] > 0
+def layout(figure: go.Figure | Packed) -> dict[str, Any]:
+    """A figure's layout as plain JSON."""
+    return figure.layout if isinstance(figure, Packed) else figure.layout.to_plotly_json()
 
 
 def opened(figure: go.Figure | Packed) -> go.Figure:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import east_asian_width
 
 import numpy as np
 import pandas as pd
@@ -95,9 +96,10 @@ def x_title(text: str, *, log: bool) -> dict[str, Any]:
 
 
 def name_places(figure: go.Figure, names: Sequence[str], *, font: int = 13, row: int | None = None) -> None:
-    """Room for the names along a y; plotly makes it, and draws twice, where one is long or no names are known."""
-    longest = max((len(html.unescape(re.sub("<[^>]*>", "", name))) for name in names), default=MOST_LETTERS + 1)
-    if longest > MOST_LETTERS:
+    """Room for the names along a y; plotly makes it, and draws twice, where one is long or has wide letters."""
+    shown = [html.unescape(re.sub("<[^>]*>", "", name)) for name in names]
+    longest = max(map(len, shown), default=0)
+    if not 0 < longest <= MOST_LETTERS or any(east_asian_width(letter) in "WF" for letter in "".join(shown)):
         return
     room = max(MARGIN["l"], round(24 + A_LETTER * font * longest))
     figure.update_layout(margin={"l": room})

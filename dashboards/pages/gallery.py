@@ -6,6 +6,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from types import EllipsisType
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import dash
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 HIDDEN = {"display": "none"}
 WHOLE = ("annotations", "images", "shapes")  # of a layout: lists that a figure may be without
 Shown: TypeAlias = Annotated[list[Any], (Any, Any, Any)]  # what a browser has of a figure: which one, of what, its axes
-Seen: TypeAlias = Annotated[list[Any], (str, dict[str, list[float]])]  # of which figure, and the ranges by its axes
+Seen: TypeAlias = Annotated[list[Any], (str, str, dict[str, list[float]])]  # of which figure and axes, and their ranges
 
 
 def figure(name: str) -> list[Any]:
@@ -71,7 +72,7 @@ def draw(
     code: str | None = None,
     *,
     of: Any = None,
-    seen: Seen | None = None,
+    seen: Seen | EllipsisType | None = ...,
 ) -> tuple[Any, ...]:
     """What a figure's components become.
 
@@ -82,24 +83,24 @@ def draw(
             overtook is discarded. Where it is of the same figure of the same thing, a reader's zoom stays.
         code: Python that draws it; by default that of a figure of the catalogue.
         of: what it shows, where that is not the study: a run, a sweep, a pair; plain JSON.
-        seen: what the reader looks at closely, where that is of this figure.
+        seen: what the reader looks at closely; all points are drawn on a page that does not say.
 
     Raises:
         PreventUpdate: when the browser has it already.
     """
-    from dashboards.figures import packed
-
-    key, ranges = None if page is None else [page.slug, of], None
-    if page is not None and seen is not None and seen[0] == json.dumps(key) and packed.crowded(page.figure):
-        version, ranges = [version, seen[1]], seen[1]
+    key = None if page is None else [page.slug, of]
+    view = _view(page, key, seen) if isinstance(seen, list) else None
+    version = version if view is None else [version, view]
     if was is not None and was[:2] == [key, version]:
         raise dash.exceptions.PreventUpdate
-    whole, under = ({"data": []}, 0) if page is None else packed.drawn(page.figure, ranges)
+    whole, under = _whole(page, view, thin=seen is not ...)
     if page is None or not whole["data"]:  # which says why
         about = [] if page is None else typeset(page.about)
         return about, {"data": [], "layout": {}}, HIDDEN, inplace.said([]), [key, version, []]
     now = [key, version, _axes(whole["layout"])]
     whole["layout"].setdefault("legend", {})["uirevision"] = json.dumps(key)  # what is hidden there stays so
+    if under is not None:
+        whole["layout"]["meta"] = _meta(key, whole["layout"])
     _tell_apart(whole["data"])
     size = {"height": f"{whole['layout'].get('height', 560)}px"}
     about = [*typeset(page.about), f" {number_of(len(page.rows), 'row')} behind it."]
@@ -110,6 +111,28 @@ def draw(
     code = code or exports.code(live.given, page.slug)
     told = _changed(whole) if was and was[::2] == now[::2] else whole
     return about, told, size, inplace.said([exports.row(page, live.shelf, name, code)]), now
+
+
+def _view(page: Page | None, key: Any, seen: Sequence[Any]) -> dict[str, list[float]] | None:
+    """The ranges that a reader looks at, where they are of this figure and on these axes."""
+    from dashboards.figures.packed import layout
+
+    *of, view = seen
+    return view if page is not None and of == _meta(key, layout(page.figure)) else None
+
+
+def _meta(key: Any, layout: Mapping[str, Any]) -> list[str]:
+    """Which figure, and on which axes: where a look is closer, the browser says of which (assets/closer.js)."""
+    return [json.dumps(key), json.dumps(_axes(layout))]
+
+
+def _whole(page: Page | None, view: dict[str, list[float]] | None, *, thin: bool) -> tuple[dict[str, Any], int | None]:
+    """A figure as plotly's JSON, and how many of its points lie under others; None where none may."""
+    if page is None:
+        return {"data": []}, None
+    from dashboards.figures.packed import drawn
+
+    return drawn(page.figure, view) if thin else (page.figure.to_plotly_json(), None)
 
 
 def _tell_apart(traces: list[dict[str, Any]]) -> None:

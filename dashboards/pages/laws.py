@@ -319,8 +319,11 @@ def _register_cut(app: Any, desk: Desk) -> None:
         if not found:
             nothing = gallery.draw(desk.live, CUT, None, of, was)
             return dash.no_update, 0, 0, {}, 0, gallery.HIDDEN, NO_CUT, *nothing
-        moved = dash.ctx.triggered_id == "laws-slider"  # else the address leads, and the slider follows
-        here = found[min(max(0, round(place)), len(found) - 1)] if moved else refit.nearest_cut(found, text)
+        moved = dash.ctx.triggered_id == "laws-slider"
+        if moved or dash.ctx.triggered_id == f"{CUT}-seen":
+            here = found[min(max(0, round(place)), len(found) - 1)]
+        else:  # the address leads, and the slider follows
+            here = refit.nearest_cut(found, text)
         from dashboards.figures.backtest import backtest
 
         page = backtest(fit.study, rows=here.rows)

@@ -114,20 +114,17 @@ def _register_figure(app: Any, live: Live, watch: Watch, figure: str) -> None:
         *gallery.outputs(name),
         dash.Input("tick", "n_intervals"),
         dash.Input({"state": "sweep"}, "value"),
-        gallery.seen(name),
         gallery.shown(name),
     )
-    def show(
-        _: int | None, chosen: str | None, seen: gallery.Seen | None, was: gallery.Shown | None
-    ) -> tuple[Any, ...]:
+    def show(_: int | None, chosen: str | None, was: gallery.Shown | None) -> tuple[Any, ...]:
         if chosen is None or chosen not in _names(live):
             raise dash.exceptions.PreventUpdate
         past = watch.past(chosen)
         version = [chosen, past.number]
-        if seen is None and was is not None and was[1] == version:
+        if was is not None and was[1] == version:
             raise dash.exceptions.PreventUpdate
         page = _page(past, figure)
-        return gallery.draw(live, name, page, version, was, code=_code(live, chosen, figure), of=chosen, seen=seen)
+        return gallery.draw(live, name, page, version, was, code=_code(live, chosen, figure), of=chosen)
 
 
 def _page(past: Past, figure: str) -> Page | None:

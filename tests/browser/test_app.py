@@ -109,6 +109,7 @@ def test_it_answers_before_it_has_fitted_and_new_results_appear_by_themselves(se
     assert page.locator("#answer-lines").count() == 0
     page.locator("#laws-figure .scatterlayer .points path").first.wait_for()
     page.locator("#laws-cut-said:not(:empty)").wait_for()  # after which nothing moves the figure
+    page.locator("#laws-figure .main-svg").first.wait_for()
     _zoom(page)
     before, about = _range(page), page.locator("#laws-figure-about").text_content()
     served.arrive()
@@ -279,6 +280,7 @@ def test_a_click_on_a_run_opens_it(served, opened, figure):
     page = opened(f"/laws?figure={figure}", viewport={"width": 1200, "height": 1800})
     page.locator("#laws-figure-about", has_text="A click on a run opens it.").wait_for()
     page.locator("#laws-cut-said:not(:empty)").wait_for()  # after which nothing moves the figure
+    page.locator("#laws-figure .main-svg").first.wait_for()
     page.mouse.move(*page.evaluate(A_RUN), steps=3)
     said = page.locator("#laws-figure .hovertext").first
     said.wait_for()

@@ -156,7 +156,7 @@ MARKERS = """() => document.querySelector("#laws-figure .js-plotly-plot").data
 
 
 def test_runs_under_one_marker_are_left_out_together_and_parted_by_a_closer_look(browser, tmp_path, monkeypatch):
-    """Drawn with a tenth of the markers that a browser takes of a fiftieth of the runs that there may be."""
+    """With squares as large as a marker's neighbourhood, for fifty runs are too few to lie on one another."""
     from dashboards.figures import thinned
 
     monkeypatch.setattr(thinned, "MOST", 12)

@@ -49,3 +49,5 @@ def test_a_table_without_curves_shows_its_final_losses_by_size(studied):
     assert len(lines) == studied.everything.N.nunique()
     assert sum(len(t.x) for t in lines) == len(studied.everything)
     assert "no training curves" in page.about
+    names = [name for line in lines for name in line.customdata]
+    assert (sorted(names), "customdata" in lines[0].hovertemplate) == (sorted(studied.everything.run_id), True)
