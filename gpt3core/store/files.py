@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -211,10 +211,13 @@ def read_lines(path: Path, having: Sequence[bytes] = ()) -> list[dict[str, Any]]
     Args:
         having: only lines with one of these in them, which saves reading the others.
     """
-    try:
-        return parsed(path.read_bytes(), having)
-    except FileNotFoundError:
-        return []
+    return list(each_line(path, having))
+
+
+def each_line(path: Path, having: Sequence[bytes] = ()) -> Iterator[dict[str, Any]]:
+    """The same one by one: of a long log all at once take ten times its size."""
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        yield from _parsed(file, having)
 
 
 def number(value: object) -> float | None:
@@ -241,14 +244,16 @@ def last_lines(path: Path, most: int = TAIL_BYTES) -> list[dict[str, Any]]:
 
 def parsed(data: bytes, having: Sequence[bytes] = ()) -> list[dict[str, Any]]:
     """The whole JSON lines of some bytes."""
-    records = []
-    for line in data.splitlines():
+    return list(_parsed(io.BytesIO(data), having))
+
+
+def _parsed(lines: Iterable[bytes], having: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
         if having and not any(word in line for word in having):
             continue
         with contextlib.suppress(ValueError, RecursionError):
             if isinstance(record := json.loads(line), dict):
-                records.append(record)
-    return records
+                yield record
 
 
 def sha256_file(path: Path) -> str:
