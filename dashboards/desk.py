@@ -14,31 +14,28 @@ Of: TypeAlias = Annotated[list[Any], (int, dict[str, str])]  # what is shown: th
 
 
 class Desk:
-    """The fits of one app, by what they are of."""
+    """The fits of one app, by what they are of; that of what it was started with is the view's, and goes with it."""
 
     def __init__(self, live: Live) -> None:
         self.live = live
         self._fits: Behind[Fit] = Behind(lambda fit: len(fit.study.everything))
-        self._started: tuple[int, Fit] | None = None  # as the app was started, and the number of its study
 
     def ask(self, view: View, state: Mapping[str, str]) -> Found[Fit]:
         """What there is of the fit of a choice; nothing is waited for where that is as the app was started."""
         chosen, live = refit.choice(state), self.live
         if key := self._key(chosen, view):
             return self._fits.ask(key, view.number, lambda: refit.fit(live, chosen, view))
-        if self._started is None or self._started[0] != view.number:
-            self._started = view.number, refit.fit(live, chosen, view)
-        number, fit = self._started
-        return Found(value=fit, of=number, done=True)
+        return Found(value=refit.fit(live, chosen, view), of=view.number, done=True)
 
     def shown(self, of: Of | None) -> Fit | None:
         """The fit that a browser shows; None before the first, and where it is forgotten."""
         view = self.live.view
         if of is None or view.study is None:
             return None
-        if key := self._key(refit.choice(of[1]), view):
+        chosen = refit.choice(of[1])
+        if key := self._key(chosen, view):
             return self._fits.peek(key)
-        return None if self._started is None else self._started[1]
+        return refit.fit(self.live, chosen, view)
 
     def _key(self, chosen: Choice, view: View) -> str:
         """What is fitted for a choice, whatever the reasons behind it are; empty as the app was started."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import secrets
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from analysis.settings import CompareSettings, StudySettings
     from dashboards.figures.style import Page
 
-MOST_KEPT = 20  # figures of one kind whose rows can be asked for; older ones say that they are gone
-LEAST_KEPT, MOST_ROWS = 3, 100_000  # and how many are where they have more rows than that together: 5 to 28 MB
+MOST_KEPT = 20  # figures of one kind whose rows are held until others are drawn
+LEAST_KEPT, MOST_ROWS = 2, 30_000  # and how many are where they have more rows than that together: 2 to 9 MB
 GONE = "the rows of this figure are kept no longer: load its page again\n"
 
 
@@ -86,35 +87,43 @@ class Shelved:
 
 
 class Shelf:
-    """The figures that pages show at present, by a key of each: what is asked for is looked up, never opened."""
+    """The figures that pages show at present, by a key of each: what is asked for is looked up, never opened.
+
+    Rows can be asked for as long as a fit has them, or they are held here, as those that were drawn last are.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, Shelved] = OrderedDict()
+        self._known: dict[str, tuple[str, weakref.ref[pd.DataFrame]]] = {}  # slug and rows, while they are there
+        self._held: OrderedDict[str, Shelved] = OrderedDict()
 
     def put(self, page: Page) -> str:
         """The key of a figure; the same while it is the same."""
         with self._lock:
-            for key, kept in self._kept.items():
-                if kept.rows is page.rows and kept.slug == page.slug:
-                    self._kept.move_to_end(key)
-                    return key
-            alike = [key for key, kept in self._kept.items() if kept.slug == page.slug]
-            while len(alike) >= MOST_KEPT or (len(alike) >= LEAST_KEPT and self._rows(alike) > MOST_ROWS):
-                del self._kept[alike.pop(0)]  # one that is drawn at every tick pushes no other kind out
-            key = secrets.token_hex(8)
-            self._kept[key] = Shelved(slug=page.slug, rows=page.rows)
+            self._known = {key: known for key, known in self._known.items() if known[1]() is not None}
+            same = (k for k, (slug, rows) in self._known.items() if rows() is page.rows and slug == page.slug)
+            key = next(same, None) or secrets.token_hex(8)
+            self._known[key] = page.slug, weakref.ref(page.rows)
+            self._hold(key, Shelved(slug=page.slug, rows=page.rows))
             return key
 
-    def _rows(self, keys: list[str]) -> int:
-        return sum(len(self._kept[key].rows) for key in keys)
-
     def get(self, key: str) -> Shelved | None:
-        """The rows, if they are still kept: what is asked for is kept longest."""
+        """The rows, if they are still there: what is asked for is held longest."""
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+            slug, there = self._known.get(key, ("", lambda: None))
+            if (rows := there()) is None:
+                return None
+            self._hold(key, found := Shelved(slug=slug, rows=rows))
+            return found
+
+    def _hold(self, key: str, shelved: Shelved) -> None:
+        """Hold rows, and let go of older ones of the same kind; the lock is held."""
+        self._held[key] = shelved
+        self._held.move_to_end(key)
+        alike = {k: len(held.rows) for k, held in self._held.items() if held.slug == shelved.slug}
+        while len(alike) > MOST_KEPT or (len(alike) > LEAST_KEPT and sum(alike.values()) > MOST_ROWS):
+            del alike[oldest := next(iter(alike))]
+            del self._held[oldest]  # one that is drawn at every tick pushes no other kind out
 
 
 def serve(server: Flask, shelf: Shelf) -> None:

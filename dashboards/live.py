@@ -85,6 +85,7 @@ class Live:
             return
         if token == self._token:
             self._shown(problem=self._problem)
+            memory.trim()
             return
         self.view = replace(self.view, fitting=time.time(), problem="")
         try:

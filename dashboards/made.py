@@ -22,8 +22,8 @@ class Made:
     answer: list[Spelt]
 
     def packed(self) -> Made:
-        """The same with its figures packed."""
-        return replace(self, pages=[replace(page, figure=Packed(page.figure)) for page in self.pages])
+        """The same for an app: figures packed, and without the summaries, which only a report prints."""
+        return replace(self, pages=[replace(page, figure=Packed(page.figure), summary=None) for page in self.pages])
 
 
 def make(settings: StudySettings, reader: data.Reader | None = None) -> Made:

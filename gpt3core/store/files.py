@@ -14,7 +14,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -223,11 +223,13 @@ def read_lines(path: Path, having: Sequence[bytes] = ()) -> list[dict[str, Any]]
     Args:
         having: only lines with one of these in them, which saves reading the others.
     """
-    try:
-        with opened(path) as file:
-            return parsed(file.read(), having)
-    except FileNotFoundError:
-        return []
+    return list(each_line(path, having))
+
+
+def each_line(path: Path, having: Sequence[bytes] = ()) -> Iterator[dict[str, Any]]:
+    """The same one by one: of a long log all at once take ten times its size."""
+    with contextlib.suppress(FileNotFoundError), opened(path) as file:
+        yield from _parsed(file, having)
 
 
 def number(value: object) -> float | None:
@@ -254,14 +256,16 @@ def last_lines(path: Path, most: int = TAIL_BYTES) -> list[dict[str, Any]]:
 
 def parsed(data: bytes, having: Sequence[bytes] = ()) -> list[dict[str, Any]]:
     """The whole JSON lines of some bytes."""
-    records = []
-    for line in data.splitlines():
+    return list(_parsed(io.BytesIO(data), having))
+
+
+def _parsed(lines: Iterable[bytes], having: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
         if having and not any(word in line for word in having):
             continue
         with contextlib.suppress(ValueError, RecursionError):
             if isinstance(record := json.loads(line), dict):
-                records.append(record)
-    return records
+                yield record
 
 
 def sha256_file(path: Path) -> str:

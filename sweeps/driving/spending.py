@@ -8,9 +8,10 @@ said in status.json.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,12 +85,10 @@ def read(events: Iterable[Mapping[str, Any]]) -> Spent:
     return Spent(used=used, open=spells)
 
 
-def _events(sweep: SweepDir) -> list[dict[str, Any]]:
+def _events(sweep: SweepDir) -> Iterator[dict[str, Any]]:
     """The lines of a sweep's log that may count; none where the disk does not answer."""
-    try:
-        return files.read_lines(sweep.path / "events.jsonl", [f'"{name}"'.encode() for name in (TOOK, FREED)])
-    except OSError:
-        return []
+    with contextlib.suppress(OSError):
+        yield from files.each_line(sweep.path / "events.jsonl", [f'"{name}"'.encode() for name in (TOOK, FREED)])
 
 
 def so_far(sweep: SweepDir, now: float | None = None, *, driven: bool = False) -> Used:

@@ -22,7 +22,7 @@ from sweeps.watching.said import off_by
 from sweeps.watching.standing import SILENT, Standing
 from sweeps.watching.words import printable
 
-PREPARATION = preparation.NAME
+PREPARATION, DRIVER = preparation.NAME, "driver"
 RUNNING, DONE, FAILED, STOPPED, UNSEEN = "running", "done", "failed", "stopped", "without a driver"
 HOURS = 3600.0
 ONE_LOOK = 0.1  # seconds
@@ -115,9 +115,10 @@ def read(root: Path, sweep: Standing) -> History:
     Args:
         sweep: how it stands now (``standing.look``).
     """
-    events = logged(SweepDir(root, sweep.name).path / "events.jsonl")
+    log = SweepDir(root, sweep.name).path / "events.jsonl"
     living = sweep.driver in (DRIVING, SILENT)
-    closed, left = _stays(events, gpu=sweep.unit == "GPU")
+    closed, left = _stays(logged(log), gpu=sweep.unit == "GPU")
+    rare = list(logged(log, [f'"{name}"'.encode() for name in (CLUSTER, DRIVER)]))
     stays = [*closed, *(stay if living else _until_seen(root, stay, sweep.time) for stay in left)]
     return History(
         name=sweep.name,
@@ -125,8 +126,8 @@ def read(root: Path, sweep: Standing) -> History:
         unit=sweep.unit,
         stays=tuple(sorted(stays, key=lambda stay: stay.began)),
         coming=_coming(sweep) if living else (),
-        cluster=_cluster(events, gpu=sweep.unit == "GPU"),
-        drivers=tuple(_number(event, "time") for event in events if event.get("event") == "driver"),
+        cluster=_cluster(rare, gpu=sweep.unit == "GPU"),
+        drivers=tuple(_number(event, "time") for event in rare if event.get("event") == DRIVER),
         ends=sweep.ends,
         to_come=sweep.to_come,
         off_by=off_by(sweep),

@@ -5,6 +5,7 @@ A worker that is killed says nothing: its last words are the last step that it t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,12 +165,10 @@ def _live(line: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
-def logged(path: Path, having: Sequence[bytes] = ()) -> list[dict[str, Any]]:
+def logged(path: Path, having: Sequence[bytes] = ()) -> Iterator[dict[str, Any]]:
     """A log's whole lines, or those with one of these words; none where it cannot be read now."""
-    try:
-        return files.read_lines(path, having)
-    except OSError:
-        return []
+    with contextlib.suppress(OSError):
+        yield from files.each_line(path, having)
 
 
 def _last(path: Path) -> list[dict[str, Any]]:

@@ -76,6 +76,24 @@ def test_a_new_study_leaves_the_legend_and_what_was_unfolded(serve, page, simula
     expect(page.locator("#answer-picture-exports code")).to_be_visible()
 
 
+def test_what_two_drawings_of_a_figure_have_in_common_is_held_once(serve, page, simulated, studied):
+    following = live.Live(StudySettings(runs=str(simulated)))
+    following.view = live.View(number=1, name="laptop", study=studied, pages=catalogue.pages(studied, None))
+    page.goto(serve(following))
+    page.locator("#answer-picture .legendtoggle").first.wait_for()
+    runs = page.evaluate(
+        "() => (window.was = document.querySelector('#answer-picture .js-plotly-plot').data)"
+        ".flatMap(({ customdata }) => customdata ?? [])"
+    )
+    assert set(studied.table.run_id) <= {run for run in runs if isinstance(run, str)}
+    following.view = replace(following.view, number=2)
+    page.wait_for_function("() => document.querySelector('#answer-picture .js-plotly-plot').data !== window.was")
+    assert page.evaluate(
+        "() => document.querySelector('#answer-picture .js-plotly-plot').data"
+        ".every(({ customdata }, i) => customdata === window.was[i].customdata)"
+    )
+
+
 def test_a_sweep_that_goes_on_leaves_what_is_selected_and_reached(serve, page, simulated, tmp_path):
     from playwright.sync_api import expect
 

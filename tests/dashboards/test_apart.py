@@ -49,6 +49,7 @@ def test_what_is_made_apart_is_the_same(simulated):
     for page, same in zip(there.pages, here.pages, strict=True):
         assert page.figure.to_plotly_json() == json.loads(same.figure.to_json())
         pd.testing.assert_frame_equal(page.rows, same.rows)
+        assert page.summary is None, "only a report prints it"
         for drawn in (linear, partial(published.over, study=here.study)):
             assert alike(drawn(page).figure) == alike(drawn(same).figure), page.slug
     with pytest.raises(UsageError, match="law=nonesuch"):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dashboards import memory
+from analysis.settings import StudySettings
+from dashboards import live, memory
 from tests.test_house import CODE
 
 GLIBC = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
@@ -36,6 +37,13 @@ def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 
+def in_pieces():
+    """MB that are held after some were freed, and what is in their way."""
+    pieces = [100_000 * b"x" for _ in range(2000)]  # below what glibc maps by itself
+    del pieces[:-1]
+    return held(), pieces
+
+
 @GLIBC
 def test_threads_and_arrow_share_a_heap():
     told = subprocess.check_output([sys.executable, "-c", PROCESS], cwd=CODE, text=True)
@@ -45,10 +53,17 @@ def test_threads_and_arrow_share_a_heap():
 
 @GLIBC
 def test_memory_that_is_free_in_pieces_is_given_back():
-    pieces = [100_000 * b"x" for _ in range(2000)]  # below what glibc maps by itself
-    del pieces[:-1]  # the last of them is in the way of the rest
-    before = held()
+    before, _last = in_pieces()
     memory.give_back()
+    assert held() < before - 100
+
+
+@GLIBC
+def test_what_answers_took_for_a_moment_is_given_back_where_nothing_is_fitted(monkeypatch, tmp_path):
+    following = live.Live(StudySettings(runs=str(tmp_path)))
+    monkeypatch.setattr(live, "_token", lambda root: None)  # as it was
+    before, _last = in_pieces()
+    following.look()
     assert held() < before - 100
 
 

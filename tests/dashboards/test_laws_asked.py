@@ -3,6 +3,7 @@
 import json
 import shlex
 import threading
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from analysis.settings import StudySettings
-from dashboards import live, refit
+from dashboards import live, memory, refit
 from dashboards.pages import laws, shell
 from dashboards.refit import LeftOut
 
@@ -172,3 +173,13 @@ def test_what_was_fitted_already_waits_for_no_other_fit(served, monkeypatch):
         assert (of[1]["law"], done) == ("default", True)
     finally:
         go.set()
+
+
+def test_a_study_is_gone_as_soon_as_the_next_is_shown(served, studied):
+    app, following, _ = served
+    following.view = replace(following.view, study=replace(studied))
+    settled(app, {})
+    before = weakref.ref(following.view.study)
+    following.view = replace(following.view, number=2, study=studied)
+    memory.give_back()
+    assert before() is None

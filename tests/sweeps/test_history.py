@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import tracemalloc
 
 import pytest
 
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
+from sweeps.driving import spending
 from sweeps.planning import estimate, grid, recipe
 from sweeps.watching import history, incidents, standing
 from tests.sweeps.timed_cluster import Timed, World, driven
@@ -41,6 +43,25 @@ def swept(root, monkeypatch, cells, watch=None):
 
 def past(root, **changes):
     return history.read(root, standing.look(root, "laptop", **changes))
+
+
+def test_the_lines_of_a_long_log_are_not_all_held_at_once(isolated):
+    """They take some eight times its size, and a page that follows reads it again and again."""
+    sweep = SweepDir(isolated / "root", "laptop")
+    sweep.path.mkdir(parents=True)
+    took = {"event": "took", "run_id": "d8-0123456789ab", "time": 1.0, "gpus": 0.0, "cores": 1.0, "usd_per_hour": 0.0}
+    events = [{"event": "driver", "time": 1.0}, *({**took, "time": t + 0.5} for t in range(4000))]
+    log = sweep.path / "events.jsonl"
+    log.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    tracemalloc.start()
+    try:
+        found, used = past(sweep.root, now=5000.0), spending.so_far(sweep, 5000.0, driven=True)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert ([stay.began for stay in found.stays], found.drivers) == ([3999.5], (1.0,))
+    assert used.core_hours == pytest.approx((5000 - 3999.5) / 3600)
+    assert most < 2 * log.stat().st_size
 
 
 def test_stays_add_up_to_what_the_cluster_held(isolated, monkeypatch, cells):
