@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
+Bools: TypeAlias = NDArray[np.bool_]
 View: TypeAlias = Mapping[str, list[float]]  # ranges by plotly's short names of axes (x, y2), as plotly has them
 
-MOST = 600  # markers of a figure that has more
-SIDES = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # pixels of squares of which each has one marker of a look
+MOST = 600  # markers of a figure that has more, where they lie on one another
+SIDES = (1, 1.5, 2, 3, 4, 6, 8)  # pixels of squares of which each has one marker of a look, up to a marker's own size
+FAR = 32  # of squares that are not in view
 WIDTH, AROUND = 900, 140  # pixels: of a figure, and what axes and legend take of its height
 SHADES = 8  # looks that a scale of colours has
 BESIDE = 0.5  # of a view: what lies further beside it is there when a reader gets there
@@ -27,7 +29,7 @@ ONE_VALUE = ("colorbar", "colorscale")  # parts of a trace whose lists are not o
 
 
 def thinned(figure: dict[str, Any], view: View | None = None) -> tuple[dict[str, Any], int]:
-    """The figure with MOST markers or about that, and how many points have none of their own.
+    """The figure with MOST markers in view, or more that lie beside one another, and how many points are under others.
 
     Args:
         figure: as plotly's JSON.
@@ -36,42 +38,54 @@ def thinned(figure: dict[str, Any], view: View | None = None) -> tuple[dict[str,
     traces, layout = figure["data"], figure["layout"]
     marked = {i: arrays(trace) for i, trace in enumerate(traces) if trace.get("mode") == "markers"}
     places = {i: _places(trace, layout, view or {}) for i, trace in marked.items() if _says(trace)}
-    if sum(np.count_nonzero(looks >= 0) for _, looks in places.values()) <= MOST:
+    if sum(np.count_nonzero(looks >= 0) for _, looks, _ in places.values()) <= MOST:
         return figure, 0
     for side in SIDES:
         found = {i: _squares(*place, side) for i, place in places.items()}
-        if sum(np.count_nonzero(places[i][1][kept] >= 0) for i, (kept, _) in found.items()) <= MOST:
+        if sum(np.count_nonzero(places[i][2][kept]) for i, (kept, _) in found.items()) <= MOST:
             break
     drawn = [_drawn(trace, *found[i]) if i in found else trace for i, trace in enumerate(traces)]
     return {**figure, "data": drawn}, sum(len(of) - len(kept) for kept, of in found.values())
 
 
-def _places(trace: Mapping[str, Any], layout: Mapping[str, Any], view: View) -> tuple[Floats, Ints]:
-    """Where points lie, (n, 2) in pixels; and a number for the look of each, (n,): below zero where one is nowhere."""
-    sides = []
+def _places(trace: Mapping[str, Any], layout: Mapping[str, Any], view: View) -> tuple[Floats, Ints, Bools]:
+    """Where points lie, (n, 2) in pixels; the look of each, below zero where one is nowhere; which are in view."""
+    sides, seen = [], np.ones(len(trace["x"]), bool)
     for letter, pixels in (("x", WIDTH), ("y", layout.get("height", WIDTH) - AROUND)):
         name = trace.get(f"{letter}axis", letter)
         axis = layout.get(f"{letter}axis{name[1:]}", {})
         low, high = axis.get("domain", (0, 1))
-        sides.append(_along(trace[letter], axis, view.get(name)) * pixels * (high - low))
+        along = _along(trace[letter], axis, view.get(name))
+        sides.append(along * pixels * (high - low))
+        seen &= (along >= 0) & (along <= 1)
     place = np.stack(sides, 1)
     there, looks = np.isfinite(place).all(axis=1), _looks(trace.get("marker", {}), len(place))
-    return np.where(there[:, None], place, 0.0), np.where(there, looks, -1 - np.arange(len(place)))
+    return np.where(there[:, None], place, 0.0), np.where(there, looks, -1 - np.arange(len(place))), seen
 
 
 def _along(values: Any, axis: Mapping[str, Any], view: Sequence[float] | None) -> Floats:
     """The places of values along an axis, whose visible part goes from 0 to 1, (n,)."""
+    at = _numbers(values)
+    with np.errstate(all="ignore"):
+        at = np.log10(at) if axis.get("type") == "log" else at
+        at[np.isinf(at)] = np.nan  # the logarithm of zero
+        there = at[np.isfinite(at)]
+        of_all = (there.min(), there.max()) if len(there) else (0.0, 1.0)
+        low, high = map(float, next(ends for ends in (view, axis.get("range"), of_all) if ends and _is_range(ends)))
+        return np.asarray(np.clip((at - low) / (high - low or 1.0), -BESIDE, 1 + BESIDE))
+
+
+def _numbers(values: Any) -> Floats:
+    """Values of an axis as numbers, which are a copy; names by their order."""
     try:
-        at = np.asarray(values, float)
-    except (TypeError, ValueError):  # times, names
-        at = np.unique(np.asarray(values, str), return_inverse=True)[1].astype(float)
-    if axis.get("type") == "log":
-        with np.errstate(all="ignore"):
-            at = np.log10(at)
-    there = at[np.isfinite(at)]
-    of_all = (there.min(), there.max()) if len(there) else (0.0, 1.0)
-    low, high = next(ends for ends in (view, axis.get("range"), of_all) if ends and _is_range(ends))
-    return np.asarray(np.clip((at - low) / (high - low or 1.0), -BESIDE, 1 + BESIDE))
+        return np.array(values, float)
+    except (TypeError, ValueError):
+        pass
+    try:
+        times = np.array(values, "datetime64[us]")
+    except (TypeError, ValueError):
+        return np.unique(np.asarray(values, str), return_inverse=True)[1].astype(float)
+    return np.where(np.isnat(times), np.nan, times.astype(np.int64))
 
 
 def _is_range(ends: Sequence[Any]) -> bool:
@@ -94,14 +108,16 @@ def _looks(marker: Mapping[str, Any], points: int) -> Ints:
     return looks
 
 
-def _squares(places: Floats, looks: Ints, side: float) -> tuple[Ints, Ints]:
+def _squares(places: Floats, looks: Ints, seen: Bools, side: float) -> tuple[Ints, Ints]:
     """Of each square with points of one look the point that is drawn, (k,) indices; and each point's place in these.
 
-    It is the one farthest from the middle of all: where points end stays where it is.
+    It is the one farthest from the middle of all, or the first or last along x: where points end stays where it is.
     """
-    x, y = np.floor(places / side).astype(np.int64).T
-    key = (looks << 40) + (x << 20) + y
-    outward = np.argsort(-np.abs(places[:, 1] - np.median(places[:, 1])), kind="stable")
+    x, y = np.floor(places / np.where(seen, side, FAR)[:, None]).astype(np.int64).T
+    key = ((2 * looks + seen) << 40) + (x << 20) + y
+    outside = np.abs(places[:, 1] - np.median(places[:, 1]))
+    outside[[places[:, 0].argmin(), places[:, 0].argmax()]] = np.inf
+    outward = np.argsort(-outside, kind="stable")
     _, first, square = np.unique(key[outward], return_index=True, return_inverse=True)
     kept = outward[first]
     order = np.argsort(kept)  # what lies above others stays above

@@ -39,7 +39,6 @@ def test_every_point_is_drawn_or_lies_beside_one_that_has_its_name(scattered):
     figure, x, y, names = scattered
     found, under = drawn(figure)
     shown_x, shown_y, inside, trace = of_trace(found)
-    assert len(shown_x) <= thinned.MOST
     assert under == POINTS - len(shown_x)
     assert sorted(name for some in inside for name in some) == sorted(names)
     place = {name: (np.log10(a) / 5, b / np.ptp(y)) for name, a, b in zip(names, x, y, strict=True)}
@@ -47,16 +46,16 @@ def test_every_point_is_drawn_or_lies_beside_one_that_has_its_name(scattered):
         assert (np.log10(a) / 5, b / np.ptp(y)) == place[some[0]], "a point of its own"
         assert (color, text.partition("<br>")[0]) == (np.log10(a), f"<b>{some[0]}</b>")
         away = np.abs(np.array([place[name] for name in some]) - [np.log10(a) / 5, b / np.ptp(y)])
-        assert (away * [thinned.WIDTH, 560 - thinned.AROUND] <= 32).all()
+        assert (away * [thinned.WIDTH, 560 - thinned.AROUND] <= 8).all(), "within a marker's size: a lasso takes it"
         assert ("more here" in text) == (len(some) > 1)
         assert len(some) == 1 or f"and {len(some) - 1:,} more here" in text
     assert found["data"][1] == json.loads(figure.to_json())["data"][1], "a line is what it was"
 
 
 def test_where_points_end_stays_where_it_is(scattered):
-    figure, _, y, _ = scattered
-    _, shown, _, _ = of_trace(drawn(figure)[0])
-    assert (shown.min(), shown.max()) == (y.min(), y.max())
+    figure, *both, _ = scattered
+    for all_of_it, shown in zip(both, of_trace(drawn(figure)[0]), strict=False):
+        assert (shown.min(), shown.max()) == (all_of_it.min(), all_of_it.max())
 
 
 def test_a_closer_look_parts_them(scattered):
@@ -69,6 +68,33 @@ def test_a_closer_look_parts_them(scattered):
     within = [name for name, is_seen in zip(names, seen, strict=True) if is_seen]
     assert len(set(within) & set(one)) > 0.9 * len(within), "but for those within a pixel"
     assert sorted(name for some in inside for name in some) == sorted(names), "beside it too"
+
+
+def test_what_is_not_in_view_takes_no_markers_from_what_is(scattered):
+    """Of a thousand points in view each has its marker, but for those within a pixel or two."""
+    figure, x, y, names = scattered
+    view = {"x": [16.0, 17.5], "y": [2.9, 3.1]}
+    _, _, inside, _ = of_trace(drawn(figure, view)[0])
+    within = {n for n, a, b in zip(names, np.log10(x), y, strict=True) if 16 <= a <= 17.5 and 2.9 <= b <= 3.1}
+    shown = [some for some in inside if within & set(some)]
+    assert 500 < len(within) < thinned.MOST < len(names) - len(within)
+    assert all(set(some) <= within for some in shown), "none of those beside it"
+    assert len(shown) > 0.9 * len(within)
+
+
+def test_times_lie_where_they_are():
+    """One of an hour and one of ten days later are neighbours by their order alone."""
+    moments = [f"2026-01-01T00:{i // 60:02}:{i % 60:02}" for i in range(2000)] + ["2026-01-11", "2026-01-21"]
+    said = {"mode": "markers", "text": moments}
+    found, _ = drawn(go.Figure().add_scatter(x=moments, y=[1.0] * len(moments), **said))
+    assert found["data"][0]["x"][-2:] == ["2026-01-11", "2026-01-21"]
+    assert len(found["data"][0]["x"]) < 10
+
+
+@pytest.mark.parametrize("ends", [[10**308, -(10**308)], [1e308, -1e308], [5e-324, 0.0]])
+def test_ranges_that_no_reader_has(scattered, ends, recwarn):
+    assert len(drawn(scattered[0], {"x": ends})[0]["data"]) == 2
+    assert not list(recwarn)
 
 
 def test_what_looks_otherwise_is_not_under_another():
