@@ -43,8 +43,18 @@
     }
   }
 
+  // what a reader hid or showed in the legend stays so: plotly forgets it when Dash draws a zoomed figure once more
+  function keep(target, [first, second]) {
+    const { data, layout } = Array.isArray(first) ? { data: first, layout: second } : first ?? {};
+    const of = layout?.legend?.uirevision;
+    if (!of || target.layout?.legend?.uirevision !== of) return;
+    const were = new Map((target.data ?? []).map(({ uid, visible }) => [uid, visible]));
+    for (const trace of data ?? []) if (were.get(trace.uid)) trace.visible = were.get(trace.uid);
+  }
+
   function painting(plotly) {
     const drawn = (draw) => async (target, ...parts) => {
+      keep(target, parts);
       parts.slice(0, 2).forEach((part) => paint(part, maps[theme()]));
       const plot = await draw(target, ...parts);
       plot.removeListener?.("plotly_hover", raise); // a figure that is drawn anew may have it, one that is gone has none

@@ -44,7 +44,9 @@ def curves(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
         rows = pd.concat(points, ignore_index=True).assign(what="training loss")
     else:
         most, finals = 0, table[table.loss.notna()]
-        traces, rows = _finals(finals), behind(finals).rename(columns={"D": "tokens"}).assign(what="final loss")
+        sizes = some_of(finals.drop_duplicates("N")).N
+        traces = _finals(finals[finals.N.isin(sizes)])
+        rows = behind(finals).rename(columns={"D": "tokens"}).assign(what="final loss")
     figure.add_traces(traces)
     add_bar(figure, shown if len(shown) else table)
     law = _add_law(figure, study)
@@ -53,6 +55,8 @@ def curves(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page:
     panels = [Panel(x=x, y=loss, height=340, log_y=True) for x in ("training tokens", compute)]
     arrange(figure, panels)
     about = _about(len(shown), len(there) - len(chosen), len(table), most)
+    if not len(shown) and len(sizes) < finals.N.nunique():
+        about += f" {len(sizes)} of {finals.N.nunique():,} sizes are drawn."
     rows, summary = pd.concat([rows, law], ignore_index=True), behind(study.everything)
     return Page(
         slug="curves",

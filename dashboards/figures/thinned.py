@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
+Bools: TypeAlias = NDArray[np.bool_]
 View: TypeAlias = Mapping[str, list[float]]  # ranges by plotly's short names of axes (x, y2), as plotly has them
 
-MOST = 600  # markers of a figure, where squares as large as a marker are enough for that
+MOST = 600  # markers of a figure in view, where squares as large as a marker are enough for that
+FAR = 32  # pixels of squares that are not in view
 SIDES = (1, 1.5, 2, 3, 4, 6)  # pixels of squares, of which each has one marker of a look: markers are 8 wide
 WIDTH, AROUND = 900, 140  # pixels: of a figure, and what axes and legend take of its height
 SHADES = 8  # looks that a scale of colours has
@@ -44,7 +46,7 @@ def thinned(figure: dict[str, Any], view: View | None = None) -> tuple[dict[str,
     places = {i: _places(trace, axes, height) for i, trace in crowds.items()}
     for side in SIDES:
         found = {i: _squares(*place, side) for i, place in places.items()}
-        if sum(len(kept) for kept, _ in found.values()) <= MOST:
+        if sum(np.count_nonzero(places[i][2][kept]) for i, (kept, _) in found.items()) <= MOST:
             break
     drawn = [_drawn(traces[i], *found[i]) if i in found else trace for i, trace in enumerate(figure["data"])]
     return {**figure, "data": drawn}, sum(len(of) - len(kept) for kept, of in found.values())
@@ -78,12 +80,14 @@ class _Axis:
         there = np.concatenate([at[np.isfinite(at)] for at in map(self._at, values)])
         of_all = (there.min(), there.max()) if len(there) else (0.0, 1.0)
         ends = next(ends for ends in (view, axis.get("range"), of_all) if ends and _is_range(ends))
-        self._low, self._width = ends[0], ends[1] - ends[0] or 1.0
+        low, high = map(float, ends)
+        self._low, self._width = low, high - low or 1.0
 
     def places(self, values: Floats) -> Floats:
         """Where values are, (n,); nan where they are nowhere."""
         at = self._at(values)
-        inside = np.clip((at - self._low) / self._width, -BESIDE, 1 + BESIDE)
+        with np.errstate(all="ignore"):  # of the ranges that a request may name
+            inside = np.clip((at - self._low) / self._width, -BESIDE, 1 + BESIDE)
         return np.where(np.isfinite(at), inside, np.nan)
 
     def _at(self, values: Floats) -> Floats:
@@ -107,15 +111,14 @@ def _axes(traces: Iterable[Mapping[str, Any]], layout: Mapping[str, Any], view: 
     return {name: _Axis(looks[name], values, view.get(name)) for name, values in along.items()}
 
 
-def _places(trace: Mapping[str, Any], axes: Mapping[str, _Axis], height: float) -> tuple[Floats, Ints]:
-    """Where points lie, (n, 2) in pixels; and a number for the look of each, (n,)."""
-    sides = []
-    for letter, pixels in (("x", WIDTH), ("y", height)):
-        axis = axes[trace.get(f"{letter}axis", letter)]
-        sides.append(axis.places(np.asarray(trace[letter], float)) * pixels * axis.share)
-    place = np.stack(sides, 1)
-    there, looks = np.isfinite(place).all(axis=1), _looks(trace.get("marker", {}), len(place))
-    return np.where(there[:, None], place, 0.0), np.where(there, looks, -1 - np.arange(len(place)))
+def _places(trace: Mapping[str, Any], axes: Mapping[str, _Axis], height: float) -> tuple[Floats, Ints, Bools]:
+    """Where points lie, (n, 2) in pixels; a number for the look of each, (n,); and which are in view, (n,)."""
+    along = [axes[trace.get(f"{letter}axis", letter)] for letter in "xy"]
+    parts = np.stack([axis.places(np.asarray(trace[x], float)) for axis, x in zip(along, "xy", strict=True)], 1)
+    there, looks = np.isfinite(parts).all(axis=1), _looks(trace.get("marker", {}), len(parts))
+    seen = np.all((parts >= 0) & (parts <= 1), axis=1)
+    pixels = np.nan_to_num(parts) * [WIDTH * along[0].share, height * along[1].share]
+    return pixels, np.where(there, looks, -1 - np.arange(len(parts))), np.asarray(seen)
 
 
 def _looks(marker: Mapping[str, Any], points: int) -> Ints:
@@ -133,18 +136,21 @@ def _looks(marker: Mapping[str, Any], points: int) -> Ints:
     return looks
 
 
-def _squares(places: Floats, looks: Ints, side: float) -> tuple[Ints, Ints]:
+def _squares(places: Floats, looks: Ints, seen: Bools, side: float) -> tuple[Ints, Ints]:
     """Of each square with points of one look the point that is drawn, (k,) indices; and each point's place in these.
 
-    The lowest and the highest of all that lie above one another are, else the first: which is any.
+    The lowest and the highest of all that lie above one another are, and both ends of x, else the first: which is any.
     """
-    x, y = np.floor(places / side).astype(np.int64).T
+    x, y = np.floor(places / np.where(seen, side, FAR)[:, None]).astype(np.int64).T
     upward = np.lexsort((places[:, 1], x))
     first = np.flatnonzero(np.diff(x[upward], prepend=x.min() - 1))
     inner = np.ones(len(x), bool)
     inner[upward[np.concatenate([first, np.append(first[1:], len(x)) - 1])]] = False
+    inner[[places[:, 0].argmin(), places[:, 0].argmax()]] = False
     order = np.argsort(inner, kind="stable")
-    _, chosen, square = np.unique(((looks << 40) + (x << 20) + y)[order], return_index=True, return_inverse=True)
+    _, chosen, square = np.unique(
+        (((2 * looks + seen) << 40) + (x << 20) + y)[order], return_index=True, return_inverse=True
+    )
     kept = order[chosen]
     upper = np.argsort(kept)  # what is drawn over others still is
     rank, of = np.empty_like(upper), np.empty(len(x), np.int64)

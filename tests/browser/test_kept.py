@@ -65,6 +65,14 @@ def test_a_new_study_leaves_the_legend_and_what_was_unfolded(serve, page, simula
     page.locator("#answer-picture .legendtoggle").first.click()
     page.wait_for_function(f"() => ({HIDDEN})().length")
     hidden = page.evaluate(HIDDEN)
+    panel = page.locator("#answer-picture .nsewdrag").first.bounding_box()
+    page.mouse.move(panel["x"] + 100, panel["y"] + 50)  # a zoom, after which Dash draws the figure once more
+    page.mouse.down()
+    page.mouse.move(panel["x"] + 500, panel["y"] + 250, steps=5)
+    page.mouse.up()
+    page.wait_for_function(
+        "() => !document.querySelector('#answer-picture .js-plotly-plot')._fullLayout.xaxis.autorange"
+    )
     page.locator("#answer-picture-exports summary").click()
     more = figures[0].figure.to_plotly_json()
     more["data"].insert(0, {"type": "scatter", "x": [1e12], "y": [5.0], "name": "one that comes before all others"})

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboards.figures.curves import MOST_POINTS, curves
+from dashboards.figures.curves import MOST_POINTS, MOST_RUNS, curves
 from tests.dashboards.test_law_figures import losses, named, panel
 
 
@@ -49,5 +49,18 @@ def test_a_table_without_curves_shows_its_final_losses_by_size(studied):
     assert len(lines) == studied.everything.N.nunique()
     assert sum(len(t.x) for t in lines) == len(studied.everything)
     assert "no training curves" in page.about
-    names = [name for line in lines for name in line.customdata]
-    assert (sorted(names), "customdata" in lines[0].hovertemplate) == (sorted(studied.everything.run_id), True)
+    assert "are drawn" not in page.about
+    run = studied.everything.iloc[3]
+    assert [(t.x[i], t.y[i]) for t in lines for i, name in enumerate(t.customdata) if name == run.run_id] == [
+        (run.D, run.loss)
+    ], "whose name a hover says"
+
+
+def test_of_thousands_of_sizes_some_are_drawn_and_all_are_rows(studied):
+    one = studied.everything.iloc[:1]
+    many = pd.concat([one] * 3 * MOST_RUNS, ignore_index=True).assign(N=np.geomspace(1e6, 1e9, 3 * MOST_RUNS))
+    page = curves(replace(studied, everything=many.assign(run_id=many.index.astype(str))), {})
+    sizes = [t.customdata for t in panel(page, 1) if t.mode == "lines+markers"]
+    assert (len(sizes), sizes[0], sizes[-1]) == (MOST_RUNS, ("0",), (str(3 * MOST_RUNS - 1),))
+    assert f"{MOST_RUNS} of {3 * MOST_RUNS} sizes are drawn." in page.about
+    assert set(page.rows.run_id.dropna()) == set(many.index.astype(str))

@@ -61,6 +61,7 @@ def test_the_lowest_and_the_highest_of_those_above_one_another_stay(scattered):
     for column in set(columns[0]):
         every, shown = y[columns[0] == column], shown_y[columns[1] == column]
         assert (shown.min(), shown.max()) == (every.min(), every.max())
+    assert (shown_x.min(), shown_x.max()) == (x.min(), x.max())
 
 
 def test_points_of_a_few_places_are_a_few_markers_however_many_traces_they_are_of():
@@ -87,6 +88,24 @@ def test_a_closer_look_parts_them(scattered):
     within = [name for name, is_seen in zip(names, seen, strict=True) if is_seen]
     assert len(set(within) & set(one)) > 0.9 * len(within), "but for those within a pixel"
     assert sorted(name for some in inside for name in some) == sorted(names), "beside it too"
+
+
+def test_what_is_not_in_view_takes_no_markers_from_what_is(scattered):
+    """Of a thousand points in view each has its marker, but for those within a pixel or two."""
+    figure, x, y, names = scattered
+    view = {"x": [16.0, 17.5], "y": [2.9, 3.1]}
+    _, _, inside, _ = of_trace(drawn(figure, view)[0])
+    within = {n for n, a, b in zip(names, np.log10(x), y, strict=True) if 16 <= a <= 17.5 and 2.9 <= b <= 3.1}
+    shown = [some for some in inside if within & set(some)]
+    assert 500 < len(within) < thinned.MOST < len(names) - len(within)
+    assert all(set(some) <= within for some in shown), "none of those beside it"
+    assert len(shown) > 0.9 * len(within)
+
+
+@pytest.mark.parametrize("ends", [[10**308, -(10**308)], [1e308, -1e308], [5e-324, 0.0]])
+def test_ranges_that_no_reader_has(scattered, ends, recwarn):
+    assert len(drawn(scattered[0], {"x": ends})[0]["data"]) == 2
+    assert not list(recwarn)
 
 
 def test_what_looks_otherwise_is_not_under_another():
