@@ -55,6 +55,7 @@ def write(study: Study, out: Path, given: StudySettings | None = None, next_comm
     made = _pages(study)
     code = {page.slug: exports.code(given, page.slug) for page in made}
     runs = RunList(study=study)
+    left_out = [name for rule in study.rules for name in rule.excluded]
     said = [(label, summary.linked(parts, runs.address)) for label, parts in spelt(study)]
     lead, others = summary.split(said)
     offline.write_pages(
@@ -70,7 +71,7 @@ def write(study: Study, out: Path, given: StudySettings | None = None, next_comm
         figure_of=summary.figure_of,
         slugs=[page.slug for page in made],
         groups=summary.groups(study, runs.address),
-        notes=[(note, summary.linked([(note.message, note.runs)], runs.address)) for note in study.notes],
+        notes=[(note, summary.linked([(note.message, note.runs)], runs.address, left_out)) for note in study.notes],
     )
 
 

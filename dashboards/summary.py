@@ -46,8 +46,12 @@ class Shown:
     folded_are: str
 
 
-def linked(parts: Iterable[Part], address: Address) -> Linked:
-    """A sentence in pieces, each with its address; only numbers have one."""
+def linked(parts: Iterable[Part], address: Address, names: Sequence[str] = ()) -> Linked:
+    """A sentence in pieces, each with its address; only numbers have one.
+
+    Args:
+        names: from outside that the sentence may hold beside those of the runs that it rests on; they are no numbers.
+    """
     from analysis.output.answer import ELSEWHERE
 
     found = list[tuple[str, str]]()
@@ -55,7 +59,7 @@ def linked(parts: Iterable[Part], address: Address) -> Linked:
         to = address(runs) if runs else ""
         if words.endswith(ELSEWHERE):  # of a terminal: here it is below, or behind the line's label
             words = words.removesuffix(ELSEWHERE)
-        found += [(text, to if is_number else "") for text, is_number in typeset.numbers(words)]
+        found += [(text, to if is_number else "") for text, is_number in typeset.numbers(words, (*runs, *names))]
     return found
 
 

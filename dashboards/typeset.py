@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gpt3core.words import MINUS, THIN, Name, Symbols
 
@@ -19,7 +19,7 @@ _NEGATIVE = re.compile(r"(?<![^\s(])-(?=\d)")
 _GREEK = {"alpha": "α", "beta": "β", "eta": "η", **{f"alpha_{of}": f"α_{of}" for of in "CNDS"}}
 # in a sentence, with the interval behind it, which may say what it is of; an exponent with what it is raised on
 _SAID = re.compile(
-    r"(?<![\w.^+-])(?:\w\^)?[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?[kMBT%]?(?!\w)(?: \([^()]* to [^()]*\))?"
+    r"(?<![\w.^+-])(?:\w\^)?[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?[kMBT%]?(?!-?\w|[.,]\d)(?: \([^()]* to [^()]*\))?"
 )
 
 
@@ -35,12 +35,17 @@ def pieces(text: str, names: Iterable[str] = ()) -> list[Piece]:
     if isinstance(text, Name):
         return [(text, ())]
     text = _greek(text) if isinstance(text, Symbols) else text
-    stay = "|".join([_TYPED.pattern, *(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names if name)])
     found, end = list[Piece](), 0
-    for match in re.finditer(stay, text):
+    for match in re.finditer(_staying(text, names), text):
         found += [*_printed(text[end : match.start()]), (match.group(), ())]
         end = match.end()
     return [piece for piece in [*found, *_printed(text[end:])] if piece[0]]
+
+
+def _staying(text: str, names: Iterable[str]) -> str:
+    """A pattern of what stays as it is: settings, and those of the names that the text holds, the longest first."""
+    there = sorted(filter(text.__contains__, filter(None, names)), key=len, reverse=True)
+    return "|".join([_TYPED.pattern, *(rf"(?<!\w){re.escape(name)}(?!\w)" for name in there)])
 
 
 def tagged(piece: Piece) -> str:
@@ -81,16 +86,20 @@ def _greek(text: str) -> str:
     return "".join(_GREEK.get(word, word) for word in re.split(r"(\W)", text))
 
 
-def numbers(text: str) -> list[tuple[str, bool]]:
+def numbers(text: str, names: Sequence[str] = ()) -> list[tuple[str, bool]]:
     """A text in pieces, each with whether it is a number; put together they are the text, and symbols where it is.
 
-    A setting that a sentence says to give is one piece, and no number.
+    A setting that a sentence says to give is one piece, and no number; so is a name.
+
+    Args:
+        names: as of ``pieces``.
     """
     if isinstance(text, Name):
         return [(text, False)]
     kind = Symbols if isinstance(text, Symbols) else str
     found, end = list[tuple[str, bool]](), 0
-    for match in re.finditer(f"{_TYPED.pattern}|({_SAID.pattern})", text):
-        found += [(text[end : match.start()], False), (match.group(), match[1] is not None)]
+    for match in re.finditer(f"{_staying(text, names)}|({_SAID.pattern})", text):
+        part, is_one = match.group(), match[1] is not None
+        found += [(kind(text[end : match.start()]), False), (kind(part) if part not in names else Name(part), is_one)]
         end = match.end()
-    return [(kind(part), is_one) for part, is_one in [*found, (text[end:], False)] if part]
+    return [piece for piece in [*found, (kind(text[end:]), False)] if piece[0]]

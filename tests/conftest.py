@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -195,3 +196,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def at_once():
+    """What waits is a failure."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for who writes"))
+    signal.alarm(5)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -4,6 +4,7 @@
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,6 +137,17 @@ def test_only_the_cluster_imports_ray():
     graph = arrows()
     users = {name.rpartition(".")[0] for name, others in graph.items() if any(_is(other, "ray") for other in others)}
     assert users == {"sweeps.cluster"}
+
+
+# an open for reading, but for the kernel's files and by ``files`` of the store itself
+OPENED = re.compile(r"""(?<![\w.])(?<!def )open\((?!.*("[wxa]b?"|O_NONBLOCK))|(?<!\bfiles)\.read_(bytes|text)\(""")
+
+
+def test_files_of_a_store_are_read_so_that_nobody_waits_for_a_pipe():
+    """By ``files.opened`` and what is built on it."""
+    rooms = [CODE / "gpt3core/store", CODE / "sweeps/watching"]
+    lines = [f"{path.name}: {line}" for room in rooms for path in room.glob("*.py") for line in path.open()]
+    assert [line for line in lines if OPENED.search(line) and "/proc/" not in line and "MOUNTS" not in line] == []
 
 
 HEAVY = ("torch", "ray", "pandas", "scipy", "numpy")

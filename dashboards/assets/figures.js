@@ -32,11 +32,11 @@
     }
   }
 
-  // what a point says: plotly's formats end at 1.23e+14, and a paper prints 1.23 × 10¹⁴ (names, which are bold, stay)
+  // what a point says: plotly's formats end at 1.23e+14, and a paper prints 1.23 × 10¹⁴ (names, which are bold or hold more than that, stay)
   function raise() {
     for (const words of document.querySelectorAll(".hoverlayer tspan")) {
       if (words.children.length || words.style.fontWeight) continue;
-      words.textContent = words.textContent.replace(/(?<![\w.])(\d\.\d\d)e([+-]\d+)(?!\w)/g, (_, mantissa, exponent) => {
+      words.textContent = words.textContent.replace(/(?<!\S)(\d\.\d\d)e([+-]\d+)(?!\S)/g, (_, mantissa, exponent) => {
         const power = String(Number(exponent)).replace(/./g, (sign) => SUPERSCRIPTS["-0123456789".indexOf(sign)]);
         return `${mantissa === "1.00" ? "" : `${mantissa}\u202f×\u202f`}10${power}`;
       });

@@ -113,7 +113,7 @@ def frontiers(pair: Ladders, found: Comparison) -> Page:
             name=f"{plain(name)}, best sizes",
             line={"color": PALETTE[i], "dash": ("solid", "dash")[i], "width": 2},
             text=spelt("C", [m.compute for m in every]),
-            hovertemplate=f"{plain(name)}, best size<br>%{{text}}<br>loss %{{y:.4f}}<extra></extra>",
+            hovertemplate=f"<b>{plain(name)}</b>, best size<br>%{{text}}<br>loss %{{y:.4f}}<extra></extra>",
         )
         loss = last.loss_b if i else last.loss_a
         corner = "top right" if loss == min(last.loss_a, last.loss_b) else "bottom left"

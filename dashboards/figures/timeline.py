@@ -217,7 +217,7 @@ def _add_expected(
             mode="markers",
             name="expected end",
             marker={"symbol": "line-ns", "size": 10, "line": {"width": 1.5, "color": PALETTE[1]}},
-            text=[f"{plain(stay.run_id)}<br>expected to end at {clock(end)}" for stay, end, _ in known],
+            text=[f"<b>{plain(stay.run_id)}</b><br>expected to end at {clock(end)}" for stay, end, _ in known],
             hoverinfo="text",
         )
     if coming:

@@ -39,7 +39,7 @@ def trunks(study: Study, losses: Mapping[str, pd.DataFrame]) -> Page | None:
         name="a branch begins",
         marker={"symbol": "circle-open", "size": 9, "color": "#000000", "line": {"width": 1.5}},
         text=[
-            f"{plain(run_id)}<br>begins from {plain(trunk)}<br>after {count(begins)} tokens"
+            f"<b>{plain(run_id)}</b><br>begins from <b>{plain(trunk)}</b><br>after {count(begins)} tokens"
             for run_id, trunk, begins in zip(branches.run_id, branches.trunk, branches.begins, strict=True)
         ],
         hoverinfo="text",

@@ -112,7 +112,7 @@ def _holder(path: Path) -> str:
     deadline = time.monotonic() + SIGNED_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
-            data = path.read_bytes()
+            data = files.read_bytes(path)
             if data and not gone(term := parse(data)):
                 return str(term)
         time.sleep(SIGNED_SECONDS / 100)

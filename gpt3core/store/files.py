@@ -26,7 +26,7 @@ ROOT = "ISOFLOP_ROOT"  # the environment variable that says where the store lies
 OUT = "out="  # the key of a command that says where its files go
 NO_FOLDER = (  # of the operating system's refusals those that another folder mends
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ELOOP),
-    errno.ENAMETOOLONG,
+    *(errno.ENAMETOOLONG, errno.EINVAL),  # the latter of a pipe
 )
 RESUMED = ": finished runs stay, the others resume"
 _setting: ContextVar[str] = ContextVar("setting", default=ROOT)  # of what is written now
@@ -153,7 +153,7 @@ def is_there(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[io.BufferedReader]:
     """A file to read from; of a pipe, which would be waited for until somebody writes it, an OSError as of a folder."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -161,11 +161,16 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+def read_bytes(path: Path) -> bytes:
+    """What a file holds; an OSError of what is no file."""
+    with opened(path) as file:
+        return file.read()
+
+
 def read_json(path: Path) -> Any:
     """Read JSON, or say which file is unreadable."""
     try:
-        with opened(path) as file:
-            return json.loads(file.read())
+        return json.loads(read_bytes(path))
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -270,7 +275,7 @@ def _parsed(lines: Iterable[bytes], having: Sequence[bytes]) -> Iterator[dict[st
 
 def sha256_file(path: Path) -> str:
     """The hex sha256 of a file's bytes."""
-    with open(path, "rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -234,10 +234,12 @@ class FolderBoard:
 
     def read(self, number: int) -> Term | None:
         """A term, or None where it is not there."""
-        try:
-            return parse(self._path(number).read_bytes())
-        except FileNotFoundError:
-            return None
+        path = self._path(number)
+        with files.explained(path):
+            try:
+                return parse(files.read_bytes(path))
+            except FileNotFoundError:
+                return None
 
     def create(self, number: int, term: Term) -> bool:
         """Link a whole file to the name; where the file system has no links, create it exclusively."""

@@ -189,7 +189,7 @@ class RunDir:
     def evaluated(self, eval_id: str) -> bool:
         """Whether an evaluation was made and its table is whole, by the mark at the end of a Parquet file."""
         try:
-            with open(self.evaluation_path(eval_id), "rb") as file:
+            with files.opened(self.evaluation_path(eval_id)) as file:
                 file.seek(-len(PARQUET), os.SEEK_END)
                 return file.read() == PARQUET
         except OSError:

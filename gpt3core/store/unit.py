@@ -101,7 +101,8 @@ class Unit:
         if self._lease is not None:
             return True
         for name in ("lock", "driver.lock"):
-            with contextlib.suppress(FileNotFoundError), open(self.folder / name, "rb") as file:
+            path = self.folder / name
+            with files.explained(path), contextlib.suppress(FileNotFoundError), files.opened(path) as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

@@ -155,7 +155,7 @@ def read(folder: Path, run_id: str, model: nn.Module | None = None) -> Contents:
 
 def _checked(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
     """A file's bytes, which are those that its manifest says."""
-    data = (folder / name).read_bytes()
+    data = files.read_bytes(folder / name)
     if (found := hashlib.sha256(data).hexdigest()) != manifest.get(name):
         raise DamageError(f"{name} has sha256 {found[:12]}..., its manifest says {manifest.get(name)!s:.12}...")
     return data
@@ -163,7 +163,7 @@ def _checked(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
 
 def _has_some(path: Path, index: dict[str, Any], wanted: dict[str, Part]) -> bool:
     """Whether a file has values of wanted parts, or of their moments, by its header; true where it cannot be told."""
-    with open(path, "rb") as file:
+    with files.opened(path) as file:
         try:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
             lengths = {tensor: header[tensor]["shape"] for tensor in index}

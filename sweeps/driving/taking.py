@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -117,8 +118,9 @@ def _create(sweep: SweepDir, run: RunSpec) -> str:
     """Write a run's specification, unless it is there; a sentence where a damaged one was."""
     folder = RunDir(sweep.root, run.run_id)
     path = folder.path / "spec.json"
-    if path.exists() and path.read_bytes() == specs.to_json(run).encode():
-        return ""
+    with contextlib.suppress(OSError):
+        if files.read_bytes(path) == specs.to_json(run).encode():
+            return ""
     try:
         folder.create(run)
         return ""

@@ -180,7 +180,7 @@ def _last(path: Path) -> list[dict[str, Any]]:
 
 def _text_tail(path: Path, count: int) -> tuple[str, ...]:
     try:
-        with open(path, "rb") as file:
+        with files.opened(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:

@@ -90,7 +90,7 @@ def _some(path: Path) -> list[dict[str, Any]]:
             lines = files.read_lines(path)
             return [lines[i * (len(lines) - 1) // LINES] for i in range(LINES + 1)] if lines else []
         found = []
-        with open(path, "rb") as file:
+        with files.opened(path) as file:
             for i in range(LINES):
                 file.seek(i * size // LINES)
                 found += files.parsed(file.read(LINE_BYTES).partition(b"\n")[2])[:1]

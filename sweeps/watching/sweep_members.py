@@ -83,7 +83,7 @@ class Members:
 
     def _read_log(self) -> None:
         """The losses of runs that finished since the log was last read."""
-        with open(self._sweep.path / "events.jsonl", "rb") as file:
+        with files.opened(self._sweep.path / "events.jsonl") as file:
             if file.seek(0, os.SEEK_END) < self._told:
                 self._told = 0  # another log
             file.seek(self._told)

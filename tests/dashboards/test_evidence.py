@@ -17,7 +17,7 @@ from analysis.note import Note
 from analysis.output import evidence, notes, text
 from analysis.output.answer import answer, spelt
 from analysis.settings import DesignSettings, StudySettings
-from dashboards import query, report, typeset
+from dashboards import query, report, summary, typeset
 from dashboards.figures.style import Page
 from dashboards.live import Live, View
 from dashboards.pages import answer as page_of_answer
@@ -26,7 +26,7 @@ from dashboards.run_list import RunList
 from dashboards.run_sets import FEW, MOST_KEPT, RunSets
 from gpt3core import cli
 from gpt3core.store import run_sets
-from gpt3core.words import flops
+from gpt3core.words import Name, flops
 from sweeps.watching.run_table import Row, RunTable
 
 pytestmark = pytest.mark.xdist_group("study")
@@ -168,6 +168,18 @@ def test_the_numbers_of_a_sentence_are_found_with_their_intervals():
         ("3", True),
         (" sizes", False),
     ]
+
+
+def test_names_in_a_sentence_are_no_numbers():
+    names = ("2024", "2024-05-lr3", "lr/1e-05", "7")
+    said = "3 runs (2024-05-lr3, 2024, 1B-v2 and lr/1e-05) at 1.5, 1,000-fold"
+    assert [part for part, is_number in typeset.numbers(said, names) if is_number] == ["3", "1.5"]
+    assert "".join(part for part, _ in typeset.numbers(said, names)) == said
+    pieces = summary.linked([(said, names)], lambda _: "/runs")
+    assert [part for part, to in pieces if to] == ["3", "1.5"]
+    assert [part for part, _ in pieces if isinstance(part, Name)] == ["2024-05-lr3", "2024", "lr/1e-05"]
+    left_out = summary.linked([("3 runs, without 12", ("a",))], lambda _: "/runs", ("12",))
+    assert [part for part, to in left_out if to] == ["3"]
 
 
 def test_what_is_weakest_leads_to_the_runs_that_it_speaks_of(studied):

@@ -305,6 +305,14 @@ def test_a_name_that_looks_like_a_factor_stays_one(name):
     assert typeset.pieces(words) == [(words, ())]
 
 
+def test_of_what_a_point_says_numbers_that_stand_alone_are_raised_and_those_in_names_are_not():
+    """As figures.js finds them in the browser, on one line of it after the other."""
+    (pattern,) = re.findall(r"\.replace\(/(.+)/g, \(_, mantissa", (offline.ASSETS / "figures.js").read_text())
+    for words in ("C 1.23e+14 FLOPs", "N 1.23e+14", "1.23e+14"):
+        assert re.findall(pattern, words) == [("1.23", "+14")]
+    assert re.findall(pattern, "1 devices on lr-3.00e-4, 3.00e-4-b, lr=3.00e-4 or (3.00e-4)") == []
+
+
 def test_labels_of_a_figure_have_their_powers_raised(studied):
     for page in catalogue.pages(studied):
         layout = page.figure.layout

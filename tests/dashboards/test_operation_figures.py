@@ -79,6 +79,7 @@ def test_a_bar_is_a_stay_on_a_node_and_none_lies_over_another():
         assert all(a[1] <= b[0] for a, b in itertools.pairwise(inside))
     (ticks,) = [t for t in page.figure.data if t.name == "expected end"]
     assert [x.timestamp() for x in ticks.x] == [2800]
+    assert ticks.text[0].startswith("<b>d8-1</b>")
     assert list(page.rows.how) == ["done", "failed", "done", "running", "to come"]
     text = page.figure.to_json()
     assert "<b>x" not in text.replace("<b>d", "")
@@ -370,6 +371,7 @@ def test_branches_begin_where_their_own_steps_do(studied):
     page = trunks(study, losses)
     rings = next(t for t in page.figure.data if t.name == "a branch begins")
     assert sorted(rings.x) == [40_000, 70_000]
+    assert f"<b>{late}</b><br>begins from <b>{trunk}</b>" in rings.text[list(rings.x).index(70_000)]
     assert set(page.rows.run_id) == {trunk, early, late}
     assert not lost(page), "handed out"
     thick = {t.name for t in page.figure.data if t.mode == "lines" and t.line.width > 2}

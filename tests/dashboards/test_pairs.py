@@ -97,6 +97,7 @@ def test_the_comparison_is_that_of_the_command(table):
     assert list(runs.groupby("ladder").size()) == [24, 24], "the smallest run is outside the window"
     assert list(best.loss[best.ladder == "web"]) == list(traces["web, best sizes"].y)
     a, b = traces["web, best sizes"], traces["books, best sizes"]
+    assert b.hovertemplate.startswith("<b>books</b>, "), "or a number in a name would be raised"
     shift = np.exp(np.interp(-np.log(b.y[:4]), -np.log(a.y), np.log(a.x))) / b.x[:4]
     assert shift == pytest.approx(WORTH, rel=0.06), "the distance between the lines is the multiplier"
 

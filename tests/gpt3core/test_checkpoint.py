@@ -1,6 +1,7 @@
 """Checkpoints: what is loaded is what was written, of this run, or it is refused with the reason."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -92,13 +93,18 @@ def test_loading_follows_what_each_kind_of_adamw_wants_of_its_step(stopped, tiny
         ("manifest.json", "manifest.json"),
     ],
 )
-@pytest.mark.parametrize("how", ["flipped", "gone", "empty"])
+@pytest.mark.parametrize("how", ["flipped", "gone", "empty", "pipe"])
+@pytest.mark.usefixtures("at_once")
 def test_a_checkpoint_with_any_file_hurt_is_damaged(stopped, tiny_run, name, words, how):
     path = stopped.checkpoint(1) / name
     raw = path.read_bytes()
     if how == "gone":
         path.unlink()
         words = f"{name}: No such file"
+    elif how == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+        words = rf"{name}.*Is a pipe"
     else:
         path.write_bytes(bytes([raw[0] ^ 1]) + raw[1:] if how == "flipped" else b"")
     with pytest.raises(checkpoint.DamageError, match=words):

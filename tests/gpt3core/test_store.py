@@ -3,7 +3,6 @@
 import hashlib
 import multiprocessing
 import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -172,16 +171,6 @@ def test_a_torn_last_line_is_skipped(tmp_path):
     assert files.read_lines(path) == [{"a": 1}]
 
 
-@pytest.fixture
-def at_once():
-    """What waits is a failure."""
-    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for who writes"))
-    signal.alarm(5)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "a pipe or a device"), (os.mkdir, "a directory")])
 def test_what_is_no_file_is_a_sentence_and_is_not_waited_for(tmp_path, make, what):
@@ -192,9 +181,17 @@ def test_what_is_no_file_is_a_sentence_and_is_not_waited_for(tmp_path, make, wha
     for read in (run.spec, run.result):
         with pytest.raises(StoreError, match=rf"\.json cannot be read now \(Is {what}\): .*move away what is no file"):
             read()
-    for read in (files.read_lines, files.last_lines):
+    for read in (files.read_lines, files.last_lines, files.sha256_file):
         with pytest.raises(OSError, match=f"Is {what}"):
             read(run.path / "spec.json")
+    run.evaluation_path("aaa").parent.mkdir()
+    make(run.evaluation_path("aaa"))
+    assert not run.evaluated("aaa")
+    with pytest.raises(StoreError, match=rf"not a readable table \(.*Is {what}.*: delete it"):
+        run.evaluation("aaa")
+    make(run.path / "lock")
+    with pytest.raises(StoreError, match=r"cannot write .*lock"), files.locked(run.path / "lock"):
+        pass
 
 
 def test_evaluations_live_under_the_run_and_their_rows_can_be_used_again(tmp_path, tiny_run):

@@ -1,6 +1,7 @@
 """The table of a store's runs: what it says is what other readers say, and only what changed is read again."""
 
 import json
+import os
 import shlex
 import shutil
 import time
@@ -14,7 +15,7 @@ from gpt3core import costs
 from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
-from sweeps.watching import incidents, loss_trace, reproduce, run_table, standing, sweep_members
+from sweeps.watching import incidents, last_words, loss_trace, reproduce, run_table, standing, sweep_members
 from sweeps.watching.run_table import RunTable
 from tests.analysis.synthetic import make_store
 from tests.sweeps.test_watching import ESCAPE, midway, said  # noqa: F401 (a fixture)
@@ -155,6 +156,19 @@ def test_a_file_of_a_sweep_that_could_not_be_read_is_read_at_the_next_look(root,
     assert members.look(0.0)
     assert members.members[run_id].loss == 3.5
     assert not members.look(0.0), "nothing changed"
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_pipe_in_place_of_a_log_is_not_waited_for(root):
+    log = SweepDir(root, "laptop").path / "events.jsonl"
+    members = sweep_members.Members(root, "laptop")
+    members.look(0.0)
+    log.unlink()
+    os.mkfifo(log)
+    before = members.members
+    assert not members.look(0.0)
+    assert members.members == before
+    assert last_words._text_tail(log, 5) == ()
 
 
 def test_all_of_a_store_is_read_for_whoever_needs_all(root, monkeypatch):
