@@ -40,5 +40,5 @@ class Desk:
     def _key(self, chosen: Choice, view: View) -> str:
         """What is fitted for a choice, whatever the reasons behind it are; empty as the app was started."""
         assert view.study is not None, "who asks has waited for the first fit"
-        asked = refit.settings(self.live.given, chosen, set(view.study.everything.run_id))
+        asked = refit.settings(self.live.given, chosen, view.study.everything.run_id)
         return "" if asked == self.live.given else repr(asked)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 from analysis.settings import COMPUTES, COUNTS, StudySettings
@@ -120,7 +121,8 @@ def unknown(state: Mapping[str, str]) -> dict[str, str]:
 def unread(state: Mapping[str, str], study: Study) -> list[str]:
     """What a permalink, or a reader's hand, says that is not taken, a sentence each."""
     said = [f"{name}={state[name]:.40}: {words}" for name, words in _window_problems(state).items()]
-    there, steps = set(study.everything.run_id), left_out(state.get("out", ""))
+    steps = left_out(state.get("out", ""))
+    there = set(study.everything.run_id) if steps else set[str]()
     if state.get("out") and not steps:
         said.append(
             f"out={state['out']:.40}: no list of reasons (of {MOST_REASON} characters at most), each with names of runs"
@@ -176,14 +178,15 @@ def left_out_text(steps: Sequence[LeftOut]) -> str:
 # ----------------------------------------------------------------------------------------------- settings, as a command
 
 
-def settings(given: StudySettings, chosen: Choice, known: Collection[str]) -> StudySettings:
+def settings(given: StudySettings, chosen: Choice, known: Iterable[str]) -> StudySettings:
     """What is fitted: the settings that the app was started with, changed by a choice.
 
     Args:
         known: the names of all runs; others are not left out, for there is nothing to leave out.
     """
     low, high = chosen.window
-    more = [run for run in chosen.runs if run in known and run not in given.exclude]
+    there = set(known) if chosen.left_out else set[str]()
+    more = [run for run in chosen.runs if run in there and run not in given.exclude]
     return replace(
         given,
         law=chosen.law or given.law,
@@ -211,7 +214,11 @@ class Fit:
     study: Study
     pages: list[Page]
     answer: list[Spelt]
-    cuts: list[Cut]
+
+    @cached_property
+    def cuts(self) -> list[Cut]:
+        """Those of its backtests."""
+        return cuts(self.study)
 
 
 def fit(live: Live, chosen: Choice, view: View) -> Fit:
@@ -225,13 +232,13 @@ def fit(live: Live, chosen: Choice, view: View) -> Fit:
     """
     assert view.study is not None, "who asks has waited for the first fit"
     everything = view.study.everything.run_id
-    asked = settings(live.given, chosen, set(everything))
+    asked = settings(live.given, chosen, everything)
     study, pages, said = view.study, view.pages, view.answer
     if asked != live.given:
         made = live.make(asked, apart=len(everything) > MANY)
         study, pages, said = made.study, made.pages, made.answer
     shown = [page for page in pages if page.group == GROUP]
-    return Fit(asked=asked, study=study, pages=shown, answer=said, cuts=cuts(study))
+    return Fit(asked=asked, study=study, pages=shown, answer=said)
 
 
 def beside(now: Sequence[Spelt], before: Sequence[Spelt]) -> list[tuple[str, list[Part], list[Part]]]:

@@ -194,7 +194,7 @@ def test_what_the_page_of_laws_hands_out_draws_its_figures(studied, monkeypatch)
     monkeypatch.setattr(api, "study", lambda settings: (studied, None))
     monkeypatch.setattr(catalogue, "page", lambda study, slug: {"frontier": frontier}[slug](study))
     monkeypatch.setattr(laws.gallery, "draw", lambda live, name, page, version, was, code=None, **_: (page, code))
-    fit = refit.Fit(asked=given, study=studied, pages=[], answer=[], cuts=refit.cuts(studied))
+    fit = refit.Fit(asked=given, study=studied, pages=[], answer=[])
     for looks in itertools.product(laws.AXES, laws.BESIDE):
         page, code = laws._drawn(
             laws.Desk(live.Live(given)), laws.FIGURE, fit, frontier(studied), [None, *looks], None, None

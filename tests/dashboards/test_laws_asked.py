@@ -28,7 +28,7 @@ def served(simulated, studied, monkeypatch):
     def fit(live, chosen, view):
         asked = refit.settings(live.given, chosen, set(view.study.everything.run_id))
         made.append(asked)
-        return refit.Fit(asked=asked, study=view.study, pages=[], answer=[], cuts=[])
+        return refit.Fit(asked=asked, study=view.study, pages=[], answer=[])
 
     monkeypatch.setattr(refit, "fit", fit)
     return shell.app(following), following, made
@@ -129,7 +129,8 @@ def test_a_figure_and_a_cut_that_a_fit_has_not_are_said_above_the_page(served, m
     app, _, _ = served
     pages, cuts = [SimpleNamespace(slug=slug) for slug in ("frontier", "isoflop")], [cut(1e12), cut(4e12)]
     fit = refit.fit
-    monkeypatch.setattr(refit, "fit", lambda *given: replace(fit(*given), pages=pages, cuts=cuts))
+    monkeypatch.setattr(refit, "fit", lambda *given: replace(fit(*given), pages=pages))
+    monkeypatch.setattr(refit, "cuts", lambda study: cuts)
     _, said = settled(app, {"law": "chinchilla", "figure": "trunks\u202e", "cut": "2.1e12"})
     assert said.startswith("figure=trunks : of these runs there are frontier, isoflop; frontier is taken. "), (
         "and what turns a line around is not repeated"
