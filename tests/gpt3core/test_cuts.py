@@ -11,6 +11,7 @@ from gpt3core.model import parameters, registry
 from gpt3core.parallel import mesh
 from gpt3core.parallel.parts import part_of
 from gpt3core.sizes import nano
+from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import checkpoint, optimizer
 from gpt3core.train.objective import loss_per_token
@@ -138,8 +139,8 @@ def _loaded(rank, size, address, root, spec, how):
         adam = optimizer.build(model, spec.optim)
         folder, read = RunDir(Path(root), spec.run_id).checkpoint(2), []
         with pytest.MonkeyPatch.context() as patch:
-            bytes_of = Path.read_bytes
-            patch.setattr(Path, "read_bytes", lambda path: (read.append(path.name), bytes_of(path))[1])
+            bytes_of = files.read_bytes
+            patch.setattr(files, "read_bytes", lambda path: (read.append(path.name), bytes_of(path))[1])
             contents = checkpoint.read(folder, spec.run_id, model)
         checkpoint.load(contents, model, adam)
         if how == "over_all_blocks":  # its own files, and Adam's steps, which are rank 0's

@@ -13,6 +13,7 @@ import pytest
 from gpt3core import run as runs
 from gpt3core.model import parameters
 from gpt3core.parallel import mesh
+from gpt3core.store import files
 from gpt3core.store.rundir import RunDir
 from gpt3core.train import loop, resume, saving
 from tests.conftest import EVALS, make_run
@@ -91,7 +92,7 @@ def test_a_killed_rank_stops_the_other_and_the_run_goes_on_to_the_same_bits(spec
 
 def _reads_badly(rank):
     """Rank 1's node flips a bit in everything it reads of step 10."""
-    read = Path.read_bytes
+    read = files.read_bytes
 
     def flipped(path):
         raw = bytearray(read(path))
@@ -99,7 +100,7 @@ def _reads_badly(rank):
             raw[-1] ^= 1
         return bytes(raw)
 
-    Path.read_bytes = flipped
+    files.read_bytes = flipped
 
 
 def _lists_nothing(rank):
