@@ -279,7 +279,8 @@ def test_a_click_on_a_run_opens_it(served, opened, figure):
     following(served)
     page = opened(f"/laws?figure={figure}", viewport={"width": 1200, "height": 1800})
     page.locator("#laws-figure-about", has_text="A click on a run opens it.").wait_for()
-    page.locator("#laws-cut-said:not(:empty)").wait_for()  # after which nothing moves the figure
+    for last in ("#laws-cut-said", "#laws-command"):  # after which nothing moves the figure
+        page.locator(f"{last}:not(:empty)").wait_for()
     page.locator("#laws-figure .main-svg").first.wait_for()
     page.mouse.move(*page.evaluate(A_RUN), steps=3)
     said = page.locator("#laws-figure .hovertext").first

@@ -171,7 +171,8 @@ def test_runs_under_one_marker_are_left_out_together_and_parted_by_a_closer_look
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"http://127.0.0.1:{server.port}/laws?figure=frontier")
     page.locator("#laws-figure-about", has_text="lie under others").wait_for()
-    page.locator("#laws-cut .scatterlayer").first.wait_for()  # after which nothing moves the figure
+    page.locator("#laws-cut .scatterlayer").first.wait_for()
+    page.locator("#laws-command:not(:empty)").wait_for()  # after which nothing moves the figure
     whole = page.evaluate(MARKERS)
     names = sorted(name for one in whole for name in (one if isinstance(one, list) else [one]))
     assert (len(whole) < 40, names) == (True, sorted(table().name))
