@@ -13,3 +13,7 @@ class Note:
     severity: str  # info | warning
     message: str
     runs: tuple[str, ...] = ()  # that its numbers rest on, as far as it is known which these are
+
+    def said(self) -> dict[str, str]:
+        """As files for scripts have it."""
+        return {"code": self.code, "severity": self.severity, "message": self.message}

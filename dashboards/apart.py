@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dashboards.made import Made
 
 ENDS_SECONDS = 5.0  # after which a process that says no more is taken to be at something else
+PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>: end with who began this process, the thread that waits for it
 
 
 def make(settings: StudySettings) -> Made:
@@ -62,9 +63,7 @@ def _status(process: subprocess.Popen[bytes]) -> int | None:
 def _main() -> None:
     """The process: settings in, what is made of them out, or why nothing is."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").prctl(
-            1, signal.SIGKILL
-        )  # with the app (PR_SET_PDEATHSIG), though it be stopped itself
+        ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # though it be stopped itself
     app = Connection(int(sys.argv[1]))
     settings = app.recv()
     threading.Thread(target=_end_with, args=(app,), daemon=True).start()

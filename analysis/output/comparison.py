@@ -195,7 +195,7 @@ def _entry(found: Comparison) -> dict[str, Any]:
     entry = dict(vars(found))
     entry["at"], entry["beyond"] = ([_multiplier(m) for m in part] for part in (found.at, found.beyond))
     entry["cellwise"] = found.cellwise.to_dict("records")
-    entry["notes"] = [{"code": n.code, "severity": n.severity, "message": n.message} for n in notes(found)]
+    entry["notes"] = [note.said() for note in notes(found)]
     entry["backtest"] = None if found.backtest is None else dict(vars(found.backtest))
     return entry
 

@@ -135,7 +135,7 @@ def to_json(study: Study) -> dict[str, Any]:
         "few_shot": [_trend(t) for t in study.trends],
         "shot_gains": study.gains,
         "overlaps": [_overlap(asked) for asked in study.overlaps],
-        "notes": [{"code": n.code, "severity": n.severity, "message": n.message} for n in study.notes],
+        "notes": [note.said() for note in study.notes],
         "receipt": dict(study.receipt),
     }
     cleaned: dict[str, Any] = finite(document)
