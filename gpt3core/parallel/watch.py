@@ -66,6 +66,7 @@ class _Seen:
     moved: float  # when its place did
     sign: Sign | None = None
     spent: float = 0.0  # CPU seconds, as far as they were counted as work
+    clear: float = 0.0  # ``Judge._clear`` when its place changed last
     pauses: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))  # seconds between moves
 
 
@@ -79,28 +80,33 @@ class Judge:
     missing: int | None = None  # the rank that the last verdict names
     _seen: dict[int, _Seen] = field(default_factory=dict)
     _left: set[int] = field(default_factory=set)
-    _busy: float = -math.inf  # when a rank was last in something long that cannot beat, ...
-    _worked: float = -math.inf  # ... and when one took a processor there
+    _busy: set[int] = field(default_factory=set)  # ranks in something long that cannot beat
+    _worked: float = -math.inf  # when one took a processor there
+    _clear: float = 0.0  # seconds in which no rank was in something long, ...
+    _heard: float = field(init=False)  # ... until a sign was heard last
 
     def __post_init__(self) -> None:
         self._seen = {rank: _Seen(ticked=self.began, moved=self.began) for rank in self.ranks}
+        self._heard = self.began
 
     def left(self, rank: int) -> None:
         """A rank has ended, well or not: nobody is to wait for it."""
         self._left.add(rank)
+        self._busy.discard(rank)
 
     def heard(self, rank: int, sign: Sign, now: float) -> None:
         """What a rank says."""
         seen = self._seen[rank]
-        if sign.doing and not sign.waiting:
-            self._busy = now
+        self._clear += 0.0 if self._busy else now - self._heard
+        self._heard = now
+        (self._busy.add if sign.doing and not sign.waiting else self._busy.discard)(rank)
         if seen.sign is None or sign.tick != seen.sign.tick:
             seen.ticked = now
         if seen.sign is None or _place(sign) != _place(seen.sign):
-            pause, known = now - seen.moved, seen.sign is not None and seen.moved > self._busy  # nobody was in that
-            if known and PATIENCE * pause > self.limit:
+            pause = self._clear - seen.clear  # without what others may have been waited for in something long
+            if seen.sign is not None and PATIENCE * pause > self.limit:
                 seen.pauses.append(pause)
-            seen.moved = now
+            seen.moved, seen.clear = now, self._clear
         seen.sign = sign
         seen.spent = min(seen.spent, sign.spent)  # less where a process has ended before one that it started
         if sign.spent - seen.spent > AT_WORK * STILL_SECONDS:

@@ -169,6 +169,18 @@ def test_a_first_step_says_how_long_the_next_may_be_unless_it_compiles():
     assert judged(lambda rank, now: signs(rank, now, "compiling"), 30 + 15)[0].startswith("rank 1 has not come")
 
 
+def test_a_pause_is_known_though_a_rank_is_seen_in_something_long_right_after_it():
+    """Half a minute of the first step's pass, and a second of what comes after the pass; the second step is as slow."""
+
+    def signs(rank, now):
+        waits, said = now != 30, "in its first step" if now < 31 else ""
+        beats = min(max(30, now), 31)
+        return sign(now, gates=4, beats=beats, waiting=waits, works=waits and rank == 1, doing=said)
+
+    assert judged(signs, 31 + 115)[0] == ""
+    assert judged(signs, 31 + 125)[0].startswith("rank 1 has not come")
+
+
 def test_what_compiles_inside_a_pass_is_not_waiting_there():
     here = pulse.Pulse()
     with here.at_gate(works=True):

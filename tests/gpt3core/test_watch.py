@@ -311,8 +311,11 @@ def test_a_rank_that_waits_for_a_runs_former_holder_is_no_hang(isolated, tiny_ru
 
 
 def _works_slowly(rank, size, address, root, spec, layout):
-    """As on a machine whose last rank takes longer for a step than any is waited for at first, and at answers more."""
-    told, block, passes = [], Block.forward, Counter()
+    """As on a machine whose last rank takes longer for a step than any is waited for at first, and at answers more.
+
+    All are seen after the passes too, where the watch looks twice a second.
+    """
+    told, block, passes, reduced = [], Block.forward, Counter(), gradients._reduce
     pulse.HERE.begin(lambda said, named: told.append(said))
 
     def slow(self, *args, **words):
@@ -323,7 +326,11 @@ def _works_slowly(rank, size, address, root, spec, layout):
             time.sleep(2 * LIMIT)
         return block(self, *args, **words)
 
-    Block.forward = slow
+    def seen(*args, **words):
+        time.sleep(1.0)
+        return reduced(*args, **words)
+
+    Block.forward, gradients._reduce = slow, seen
     with mesh.joined(rank, size, address, "cpu", layout=layout, hang_seconds=LIMIT) as here:
         runs.run(spec, replace(EVALS, tasks=(), validation_tokens=256), root, mesh=here, checkpoint_seconds=1.0)
     return told, passes[True]
