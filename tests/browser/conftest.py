@@ -1,8 +1,24 @@
-"""One browser for the tests of a file."""
+"""One browser for the tests of a file, and a figure that stays where it is."""
 
 import pytest
 
 from tests.browser.test_report import CHROMIUM, FLAGS
+
+STILL = """figure => new Promise(done => {
+  let timer;
+  const wait = () => { clearTimeout(timer); timer = setTimeout(done, 1000); };
+  document.querySelector(`#${figure} .js-plotly-plot`).on("plotly_afterplot", wait);
+  wait();
+})"""
+
+
+def still(page, figure):
+    """Wait until a figure was not drawn for a second: Dash lays each out once more when it is there.
+
+    What a reader has begun with the mouse by then, a click or a drag, is lost.
+    """
+    page.locator(f"#{figure} .main-svg").first.wait_for()
+    page.evaluate(STILL, figure)
 
 
 @pytest.fixture(scope="module")

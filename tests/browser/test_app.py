@@ -22,6 +22,7 @@ from dashboards.security import Door
 from gpt3core.errors import UsageError
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
+from tests.browser.conftest import still
 from tests.browser.test_report import CHROMIUM
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
@@ -108,8 +109,9 @@ def test_it_answers_before_it_has_fitted_and_new_results_appear_by_themselves(se
     page.get_by_text("One colour a budget").wait_for()
     assert page.locator("#answer-lines").count() == 0
     page.locator("#laws-figure .scatterlayer .points path").first.wait_for()
-    page.locator("#laws-cut-said:not(:empty)").wait_for()  # after which nothing moves the figure
-    page.locator("#laws-figure .main-svg").first.wait_for()
+    for last in ("#laws-cut-said", "#laws-command"):
+        page.locator(f"{last}:not(:empty)").wait_for()
+    still(page, "laws-figure")
     _zoom(page)
     before, about = _range(page), page.locator("#laws-figure-about").text_content()
     served.arrive()
@@ -279,9 +281,9 @@ def test_a_click_on_a_run_opens_it(served, opened, figure):
     following(served)
     page = opened(f"/laws?figure={figure}", viewport={"width": 1200, "height": 1800})
     page.locator("#laws-figure-about", has_text="A click on a run opens it.").wait_for()
-    for last in ("#laws-cut-said", "#laws-command"):  # after which nothing moves the figure
+    for last in ("#laws-cut-said", "#laws-command"):  # after which nothing above moves the figure
         page.locator(f"{last}:not(:empty)").wait_for()
-    page.locator("#laws-figure .main-svg").first.wait_for()
+    still(page, "laws-figure")
     page.mouse.move(*page.evaluate(A_RUN), steps=3)
     said = page.locator("#laws-figure .hovertext").first
     said.wait_for()
@@ -322,8 +324,11 @@ def _zoom(page):
     page.mouse.down()
     page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=5)
     page.mouse.up()
-    while _range(page) == whole:
+    for _ in range(600):
+        if _range(page) != whole:
+            return
         page.wait_for_timeout(50)
+    raise AssertionError("the axes never showed it")
 
 
 def _range(page):

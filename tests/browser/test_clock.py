@@ -14,6 +14,7 @@ from dashboards.pages import shell
 from dashboards.security import Door
 from gpt3core.store.rundir import RunDir
 from sweeps.watching.run_table import RunTable
+from tests.browser.conftest import still
 from tests.browser.test_report import CHROMIUM
 
 pytestmark = [
@@ -89,6 +90,7 @@ def test_a_figure_stays_while_a_reader_drags_in_it(serve, page, root):
     port, _ = serve()
     some = next(path for path in (root / "runs").iterdir())
     page.goto(f"http://127.0.0.1:{port}/runs?run={some.name}")
+    still(page, "runs-curve")
     page.locator("#runs-curve .nsewdrag").first.hover()
     page.mouse.down()
     page.wait_for_timeout(1000 * 3 * TICK)  # what was asked is answered

@@ -14,6 +14,7 @@ from dashboards.pages import shell
 from dashboards.security import Door
 from gpt3core.store.rundir import RunDir
 from gpt3core.store.sweepdir import SweepDir
+from tests.browser.conftest import still
 from tests.browser.test_report import CHROMIUM
 
 pytestmark = [
@@ -62,6 +63,7 @@ def test_a_new_study_leaves_the_legend_and_what_was_unfolded(serve, page, simula
     figures = catalogue.pages(studied, None)
     following.view = live.View(number=1, name="laptop", study=studied, pages=figures)
     page.goto(serve(following))
+    still(page, "answer-picture")
     page.locator("#answer-picture .legendtoggle").first.click()
     page.wait_for_function(f"() => ({HIDDEN})().length")
     hidden = page.evaluate(HIDDEN)

@@ -12,6 +12,7 @@ from dashboards import app as dashboard
 from dashboards import live
 from dashboards.pages import shell
 from dashboards.security import Door
+from tests.browser.conftest import still
 from tests.browser.test_report import CHROMIUM
 
 pytestmark = [
@@ -172,7 +173,8 @@ def test_runs_under_one_marker_are_left_out_together_and_parted_by_a_closer_look
     page.goto(f"http://127.0.0.1:{server.port}/laws?figure=frontier")
     page.locator("#laws-figure-about", has_text="lie under others").wait_for()
     page.locator("#laws-cut .scatterlayer").first.wait_for()
-    page.locator("#laws-command:not(:empty)").wait_for()  # after which nothing moves the figure
+    page.locator("#laws-command:not(:empty)").wait_for()
+    still(page, "laws-figure")
     whole = page.evaluate(MARKERS)
     names = sorted(name for one in whole for name in (one if isinstance(one, list) else [one]))
     assert (len(whole) < 40, names) == (True, sorted(table().name))
