@@ -1,4 +1,4 @@
-"""One browser for the tests of a file, and a figure that stays where it is."""
+"""One browser for the tests of a file, and what they wait for in it."""
 
 import pytest
 
@@ -19,6 +19,15 @@ def still(page, figure):
     """
     page.locator(f"#{figure} .main-svg").first.wait_for()
     page.evaluate(STILL, figure)
+
+
+def until(page, expression, argument=None):
+    """Wait for JavaScript to say so; asked from outside, for the pages allow no code of strings."""
+    for _ in range(600):
+        if page.evaluate(expression, argument):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never came: {expression}")
 
 
 @pytest.fixture(scope="module")

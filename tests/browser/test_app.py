@@ -22,7 +22,7 @@ from dashboards.security import Door
 from gpt3core.errors import UsageError
 from gpt3core.store.rundir import RunDir
 from tests.analysis.synthetic import make_store
-from tests.browser.conftest import still
+from tests.browser.conftest import still, until
 from tests.browser.test_report import CHROMIUM
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
@@ -58,6 +58,11 @@ A_RUN = """(() => {
   const box = plot.querySelector(".nsewdrag").getBoundingClientRect();
   return [box.x + xaxis.d2p(run.x[i]), box.y + yaxis.d2p(run.y[i])];
 })()"""  # where one is, in pixels
+
+RANGE = """(() => {
+  const { xaxis, yaxis } = document.querySelector(".js-plotly-plot")._fullLayout;
+  return [xaxis.range, yaxis.range];
+})()"""
 
 
 @dataclass
@@ -324,19 +329,12 @@ def _zoom(page):
     page.mouse.down()
     page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=5)
     page.mouse.up()
-    for _ in range(600):
-        if _range(page) != whole:
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError("the axes never showed it")
+    until(page, f"was => JSON.stringify({RANGE}) !== JSON.stringify(was)", whole)
 
 
 def _range(page):
     """What the axes show."""
-    return page.evaluate(
-        "(() => { const l = document.querySelector('.js-plotly-plot')._fullLayout;"
-        " return [l.xaxis.range, l.yaxis.range] })()"
-    )
+    return page.evaluate(RANGE)
 
 
 @pytest.mark.soak

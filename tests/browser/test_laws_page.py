@@ -12,7 +12,7 @@ from dashboards import app as dashboard
 from dashboards import live
 from dashboards.pages import shell
 from dashboards.security import Door
-from tests.browser.conftest import still
+from tests.browser.conftest import still, until
 from tests.browser.test_report import CHROMIUM
 
 pytestmark = [
@@ -66,15 +66,6 @@ def page(browser, address):
     assert errors == []
     assert all(url.startswith((address, "data:", "blob:")) for url in asked)
     opened.close()
-
-
-def until(page, expression, argument=None):
-    """Wait for JavaScript to say so; asked from outside, for the pages allow no code of strings."""
-    for _ in range(600):
-        if page.evaluate(expression, argument):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"never came: {expression}")
 
 
 def query(page, name):
